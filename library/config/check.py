@@ -1,0 +1,176 @@
+"""Checks of options against each other, as one table of rules; none needs a model, a picture or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from library.config.settings import Settings
+from library.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A combination of options that cannot be meant. `option` is the one that the message names first."""
+
+    option: str
+    is_broken: Callable[[Settings], bool]
+    message: str
+
+
+def check_settings(settings: Settings) -> list[str]:
+    """Notes about what is odd but allowed; UserError with every broken rule."""
+    mistakes = [_told(settings, rule) for rule in RULES if rule.is_broken(settings)]
+    if mistakes:
+        raise UserError(*mistakes)
+    return [_told(settings, rule) for rule in ODDITIES if rule.is_broken(settings)]
+
+
+def _told(settings: Settings, rule: Rule) -> str:
+    return f"{settings.where(rule.option)}: {rule.message}"
+
+
+def _required(option: str, example: str) -> Rule:
+    return Rule(
+        option, lambda s: not s.value(option), f"this option is needed; write {option} = {example}, or --{option} {example}"
+    )
+
+
+def _needs(option: str, *others: str) -> Rule:
+    """`option` has no effect unless one of `others` is set; checked where it differs from its default."""
+    wanted = " or ".join(others)
+    return Rule(
+        option,
+        lambda s: s.changed(option) and not any(s.changed(other) for other in others),
+        f"this has no effect without {wanted}; set {wanted}, or remove {option}",
+    )
+
+
+def _excludes(option: str, other: str, reason: str) -> Rule:
+    return Rule(option, lambda s: s.changed(option) and s.changed(other), f"this cannot be combined with {other}: {reason}")
+
+
+def _uses_huber(settings: Settings) -> bool:
+    return settings.loss.loss_type in ("huber", "smooth_l1")
+
+
+def _for_huber_only(option: str) -> Rule:
+    return Rule(option, lambda s: s.changed(option) and not _uses_huber(s), "only loss_type huber and smooth_l1 use this")
+
+
+def _too_late(settings: Settings) -> bool:
+    """Whether the run would begin where it ends."""
+    begins, training = settings.saving, settings.training
+    if training.max_train_epochs is not None:
+        return (begins.initial_epoch or 1) > training.max_train_epochs
+    return (begins.initial_step or 0) >= training.max_train_steps
+
+
+def _timesteps_reversed(settings: Settings) -> bool:
+    noise = settings.noise
+    return noise.min_timestep is not None and noise.min_timestep > (1000 if noise.max_timestep is None else noise.max_timestep)
+
+
+def _more_multipliers_than_files(settings: Settings) -> bool:
+    return len(settings.network.base_weights_multiplier or ()) > len(settings.network.base_weights or ())
+
+
+def _is_a_path(settings: Settings) -> bool:
+    return bool(set(settings.saving.output_name or "") & set('/\\:*?"<>|'))
+
+
+RULES: tuple[Rule, ...] = (
+    _required("pretrained_model_name_or_path", '"model.safetensors"'),
+    _required("network_module", '"networks.lora"'),
+    _required("output_dir", '"output"'),
+    Rule("output_name", _is_a_path, r'a name has none of the characters / \ : * ? " < > |; write the folder in output_dir'),
+    # noise
+    _needs("adaptive_noise_scale", "noise_offset"),
+    _needs("noise_offset_random_strength", "noise_offset"),
+    _needs("multires_noise_discount", "multires_noise_iterations"),
+    _needs("ip_noise_gamma_random_strength", "ip_noise_gamma"),
+    Rule("min_timestep", _timesteps_reversed, "this is above max_timestep (1000 if left out); write a smaller number"),
+    # loss
+    _needs("scale_v_pred_loss_like_noise_pred", "v_parameterization"),
+    _excludes("v_pred_like_loss", "v_parameterization", "it makes the loss of a noise-predicting model like that of a v model"),
+    Rule("huber_c", lambda s: _uses_huber(s) and s.loss.huber_c == 0, "this must be above 0; write huber_c = 0.1"),
+    *map(_for_huber_only, ("huber_schedule", "huber_c", "huber_scale")),
+    Rule(
+        "huber_scale",
+        lambda s: s.changed("huber_scale") and _uses_huber(s) and s.loss.huber_schedule == "snr",
+        'huber_schedule "snr" does not use this; write huber_schedule = "constant" or "exponential", or remove huber_scale',
+    ),
+    # network
+    _excludes("network_train_unet_only", "network_train_text_encoder_only", "nothing would be left to train; remove one of them"),
+    _excludes("text_encoder_lr", "network_train_unet_only", "the text encoder is not trained; remove one of them"),
+    _excludes("unet_lr", "network_train_text_encoder_only", "the U-Net is not trained; remove one of them"),
+    _needs("dim_from_weights", "network_weights"),
+    _excludes("network_dim", "dim_from_weights", "the file in network_weights decides; remove one of them"),
+    _excludes("network_alpha", "dim_from_weights", "the file in network_weights decides; remove one of them"),
+    _needs("base_weights_multiplier", "base_weights"),
+    Rule("base_weights_multiplier", _more_multipliers_than_files, "there are more multipliers than files in base_weights"),
+    _excludes("training_comment", "no_metadata", "the comment would be stored in the metadata; remove one of them"),
+    # data
+    _needs("vae_batch_size", "cache_latents"),
+    _needs("skip_cache_check", "cache_latents_to_disk"),
+    Rule(
+        "persistent_data_loader_workers",
+        lambda s: s.data.persistent_data_loader_workers and s.data.max_data_loader_n_workers == 0,
+        "there are no loading processes to keep (max_data_loader_n_workers = 0); remove one of them",
+    ),
+    # saving
+    _excludes("save_n_epoch_ratio", "save_every_n_epochs", "both say how often to save; remove one of them"),
+    _needs("save_last_n_epochs", "save_every_n_epochs", "save_n_epoch_ratio"),
+    _needs("save_last_n_steps", "save_every_n_steps"),
+    _needs("save_last_n_epochs_state", "save_state"),
+    _needs("save_last_n_epochs_state", "save_every_n_epochs", "save_n_epoch_ratio"),
+    _needs("save_last_n_steps_state", "save_state"),
+    _needs("save_last_n_steps_state", "save_every_n_steps"),
+    _excludes("initial_step", "initial_epoch", "both say where to begin; remove one of them"),
+    _needs("skip_until_initial_step", "initial_step", "initial_epoch", "resume"),
+    Rule(
+        "initial_step",
+        lambda s: s.changed("initial_step") and _too_late(s),
+        "the run would end before it begins (max_train_steps)",
+    ),
+    Rule(
+        "initial_epoch",
+        lambda s: s.changed("initial_epoch") and _too_late(s),
+        "the run would end before it begins (max_train_epochs)",
+    ),
+    # sampling and logging
+    _needs("sample_every_n_steps", "sample_prompts"),
+    _needs("sample_every_n_epochs", "sample_prompts"),
+    _needs("sample_at_first", "sample_prompts"),
+    _needs("log_with", "logging_dir"),
+    _needs("log_prefix", "logging_dir"),
+    _needs("log_tracker_name", "logging_dir"),
+)
+
+ODDITIES: tuple[Rule, ...] = (
+    Rule("sdpa", lambda s: s.training.sdpa, "this attention is used in any case"),
+    Rule(
+        "persistent_data_loader_workers",
+        lambda s: s.data.persistent_data_loader_workers,
+        "loading processes live as long as the run in any case",
+    ),
+    Rule(
+        "zero_terminal_snr",
+        lambda s: s.noise.zero_terminal_snr and not s.model.v_parameterization,
+        "this is meant for models that predict v (v_parameterization)",
+    ),
+    Rule("clip_skip", lambda s: s.model.v2 and s.changed("clip_skip"), "SD 2.x models leave out the last layer anyway"),
+    Rule(
+        "sample_prompts",
+        lambda s: (
+            s.changed("sample_prompts")
+            and not any(s.changed(name) for name in ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first"))
+        ),
+        "no sample pictures are drawn during training; set sample_every_n_epochs or sample_every_n_steps",
+    ),
+    Rule(
+        "sample_every_n_epochs",
+        lambda s: s.changed("sample_every_n_epochs") and s.changed("sample_every_n_steps"),
+        "this decides when sample pictures are drawn; sample_every_n_steps is not used",
+    ),
+)

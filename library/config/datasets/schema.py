@@ -1,0 +1,88 @@
+"""Checks the tables of a dataset file with voluptuous and words its findings for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import voluptuous
+
+from library.config.datasets.keys import DATASET, GENERAL, KEYS, RENAMED, SUBSET, UNBUILT_SUBSETS, DatasetKey
+from library.config.kinds import KINDS
+from library.config.options import OLD_NAMES
+from library.config.settings import OPTIONS
+from library.config.spelling import did_you_mean
+from library.config.values import value_from_file
+
+_EXTRA_KEY = "extra keys not allowed"  # voluptuous has no class for it
+
+
+def _validator(key: DatasetKey) -> Callable[[Any], Any]:
+    def validate(written: Any) -> Any:
+        if key.name in ("resolution", "face_crop_aug_range") and isinstance(written, str):
+            raise voluptuous.Invalid(
+                f'expected numbers without quotes, found the text "{written}"; write {key.name} = [{written}]'
+            )
+        if written == "" and key.option.kind is KINDS[str] and not key.option.declared.choices:
+            if key.required:
+                raise voluptuous.Invalid("this is empty")
+            return written  # overrides what the flag or the table above says
+        try:
+            value = value_from_file(key.option, written)
+        except ValueError as error:
+            raise voluptuous.Invalid(str(error)) from None
+        if key.unbuilt and value != key.option.default:
+            raise voluptuous.Invalid("known, not built yet")
+        return value
+
+    return validate
+
+
+def _schema(level: str) -> voluptuous.Schema:
+    rules: dict[Any, Any] = {}
+    for key in KEYS.values():
+        if level in key.levels:
+            rules[voluptuous.Required(key.name) if key.required else voluptuous.Optional(key.name)] = _validator(key)
+    return voluptuous.Schema(rules)
+
+
+_SCHEMAS = {level: _schema(level) for level in (GENERAL, DATASET, SUBSET)}
+
+
+def check_table(table: Any, level: str, where: str, mistakes: list[str]) -> dict[str, Any]:
+    """The values of one table. Whatever is wrong is added to `mistakes`; a default stands in, to look for further mistakes."""
+    if not isinstance(table, dict):
+        mistakes.append(f"{where}: expected a table, found something else")
+        return {}
+    try:
+        return _SCHEMAS[level](table)
+    except voluptuous.MultipleInvalid as invalid:
+        wrong = {str(error.path[0]): error for error in invalid.errors}
+    mistakes += [f"{where} {_worded(name, error, level)}" for name, error in wrong.items()]
+    right = {name: _validator(KEYS[name])(value) for name, value in table.items() if name not in wrong}
+    return right | {name: KEYS[name].option.default for name in wrong if name in KEYS and level in KEYS[name].levels}
+
+
+def _worded(name: str, error: voluptuous.Invalid, level: str) -> str:
+    if isinstance(error, voluptuous.RequiredFieldInvalid):
+        return f'{name}: this key is missing; write {name} = "folder of pictures"'
+    if error.error_message == _EXTRA_KEY:
+        return f"{name}: {_why_not_here(name, level)}"
+    return f"{name}: {error.error_message}"
+
+
+def _why_not_here(name: str, level: str) -> str:
+    if name in KEYS:
+        return f"this key belongs in {' or '.join(KEYS[name].levels)}, not in {level}"
+    if name in UNBUILT_SUBSETS:
+        return f"{UNBUILT_SUBSETS[name]} are known, not built yet"
+    if name in RENAMED:
+        return f'in a dataset file this key is called "{RENAMED[name]}"'
+    if name in OPTIONS:
+        return f"this is an option of the whole run; write it in the file given with --config_file, or as the flag --{name}"
+    if name in OLD_NAMES:
+        return f'in a dataset file this key is spelt "{OLD_NAMES[name]}"'
+    if name in ("general", "datasets", "subsets"):
+        return f"this table cannot stand in {level}; write [general], [[datasets]] and [[datasets.subsets]]"
+    legal = [key.name for key in KEYS.values() if level in key.levels]
+    return f"unknown key{did_you_mean(name, legal) or did_you_mean(name, KEYS)}"

@@ -1,0 +1,61 @@
+"""`option()`: declares an option once, as a dataclass field; flags, file checks, help and docs are read from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from library.config.kinds import KINDS, Kind
+
+_METADATA_KEY = "tadpole option"
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What `option()` was told; name, type and default stand in the dataclass field itself."""
+
+    help: str
+    choices: tuple[Any, ...] = ()
+    unbuilt_choices: tuple[Any, ...] = ()  # legal in the interface that we follow, refused with "not built yet"
+    least: float | None = None
+    most: float | None = None
+    secret: bool = False  # never written to a file
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option as the rest of this package sees it: a field of a topic dataclass with its declaration."""
+
+    name: str
+    kind: Kind
+    default: Any
+    declared: Declaration
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A dataclass field that is an option. `limits` are the other fields of `Declaration`."""
+    return dataclasses.field(default=default, metadata={_METADATA_KEY: Declaration(help, **limits)})
+
+
+def options_of(topic: type) -> tuple[Option, ...]:
+    """The options that a topic dataclass declares, in the order of its lines."""
+    annotations = typing.get_type_hints(topic)
+    return tuple(
+        Option(field.name, kind_of(annotations[field.name]), field.default, field.metadata[_METADATA_KEY])
+        for field in dataclasses.fields(topic)
+    )
+
+
+def kind_of(annotation: Any) -> Kind:
+    """The kind of value that an annotation asks for; `X | None` is an X that may be left out."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        members = tuple(member for member in typing.get_args(annotation) if member is not type(None))
+        annotation = members[0] if len(members) == 1 else frozenset(members)
+    return KINDS[annotation]

@@ -1,0 +1,52 @@
+"""Names that are no options of this script: what to tell the person who wrote one."""
+
+from __future__ import annotations
+
+from library.config.datasets.keys import KEYS, RENAMED
+from library.config.settings import OPTIONS
+from library.config.spelling import closest
+
+FILE_OPTIONS = ("config_file", "output_config")  # flags that say where options are read from or written to
+
+# Options of train_network.py in the interface that this project follows.
+_NOT_BUILT_NAMES = """
+async_upload cache_info conditioning_data_dir cpu_offload_checkpointing dataset_class dataset_repeats
+ddp_gradient_as_bucket_view ddp_static_graph ddp_timeout debug_dataset deepspeed dynamo_backend
+fp16_master_weights_and_gradients fp8_base fp8_base_unet full_bf16 full_fp16 fused_backward_pass highvram
+huggingface_path_in_repo huggingface_repo_id huggingface_repo_type huggingface_repo_visibility huggingface_token in_json
+log_config log_tracker_config lowram masked_loss max_validation_steps mem_eff_attn offload_optimizer_device
+offload_optimizer_nvme_path offload_param_device offload_param_nvme_path resume_from_huggingface
+save_state_to_huggingface torch_compile validate_every_n_epochs validate_every_n_steps validation_seed
+validation_split wandb_api_key wandb_run_name xformers zero3_init_flag zero3_save_16bit_model zero_stage
+"""
+NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())
+
+# Options of other training scripts only.
+OTHER_SCRIPTS = {
+    "train_db.py": "learning_rate_te no_token_padding stop_text_encoder_training use_safetensors",
+    "fine_tune.py": "diffusers_xformers train_text_encoder",
+    "train_textual_inversion.py": "init_word num_vectors_per_token token_string use_object_template use_style_template weights",
+    "sdxl_train.py": "block_lr fused_optimizer_groups learning_rate_te1 learning_rate_te2",
+    "sdxl_train_network.py": "cache_text_encoder_outputs cache_text_encoder_outputs_to_disk disable_mmap_load_safetensors",
+    "flux_train_network.py": "ae apply_t5_attn_mask blocks_to_swap clip_l controlnet_model_name_or_path discrete_flow_shift "
+    "guidance_scale logit_mean logit_std mode_scale model_prediction_type model_type sigmoid_scale split_mode t5xxl "
+    "t5xxl_max_token_length text_encoder_batch_size timestep_sampling weighting_scheme",
+    "sd3_train_network.py": "apply_lg_attn_mask clip_g clip_g_dropout_rate clip_l_dropout_rate enable_scaled_pos_embed "
+    "pos_emb_random_crop_rate save_clip save_t5xxl t5_dropout_rate t5xxl_device t5xxl_dtype training_shift",
+}
+_SCRIPT_OF = {name: script for script, names in OTHER_SCRIPTS.items() for name in names.split()}
+
+
+def explain_unknown(name: str, script: str) -> str:
+    """What to say of a flag (without its dashes) or a key that this script does not have."""
+    if name in NOT_BUILT:
+        return "known, not built yet"
+    if name in _SCRIPT_OF:
+        return f"this is an option of {_SCRIPT_OF[name]}, not of {script}"
+    if name in RENAMED.values():
+        option = next(old for old, new in RENAMED.items() if new == name)
+        return f'unknown option; did you mean "{option}"? ("{name}" is a key of dataset files)'
+    if name in KEYS:
+        return "this key belongs in a dataset file; name that file with --dataset_config FILE.toml"
+    guess = closest(name, (*OPTIONS, *FILE_OPTIONS)) or closest(name, (*NOT_BUILT, *_SCRIPT_OF))
+    return f'unknown option; did you mean "{guess}"?' if guess else f"unknown option; `python {script} --help` lists all"

@@ -1,0 +1,29 @@
+"""The options by topic; `TOPICS` maps each attribute of `Settings` to its class."""
+
+from library.config.options.data import DataOptions
+from library.config.options.model import ModelOptions, NetworkOptions
+from library.config.options.objective import LossOptions, NoiseOptions
+from library.config.options.output import LoggingOptions, MetadataOptions, SamplingOptions, SavingOptions
+from library.config.options.training import OptimizerOptions, SchedulerOptions, TrainingOptions
+
+TOPICS: dict[str, type] = {
+    "model": ModelOptions,
+    "network": NetworkOptions,
+    "data": DataOptions,
+    "noise": NoiseOptions,
+    "loss": LossOptions,
+    "optimizer": OptimizerOptions,
+    "scheduler": SchedulerOptions,
+    "training": TrainingOptions,
+    "saving": SavingOptions,
+    "sampling": SamplingOptions,
+    "logging": LoggingOptions,
+    "metadata": MetadataOptions,
+}
+
+OLD_NAMES = {"caption_extention": "caption_extension"}  # spellings of earlier days
+
+__all__ = [
+    "OLD_NAMES", "TOPICS", "DataOptions", "LoggingOptions", "LossOptions", "MetadataOptions", "ModelOptions", "NetworkOptions",
+    "NoiseOptions", "OptimizerOptions", "SamplingOptions", "SavingOptions", "SchedulerOptions", "TrainingOptions",
+]  # fmt: skip

@@ -1,0 +1,122 @@
+"""Every rule about combinations of options, broken once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from library.config.check import ODDITIES, RULES, check_settings
+from library.config.settings import Settings
+
+Load = Callable[..., Settings]
+Mistakes = Callable[..., list[str]]
+
+COMPLETE = "--pretrained_model_name_or_path m --network_module networks.lora --output_dir out"
+BROKEN = [
+    ("--adaptive_noise_scale 0.1", "--adaptive_noise_scale: this has no effect without noise_offset"),
+    ("--noise_offset_random_strength", "without noise_offset"),
+    ("--multires_noise_discount 0.5", "without multires_noise_iterations"),
+    ("--ip_noise_gamma_random_strength", "without ip_noise_gamma"),
+    ("--min_timestep 500 --max_timestep 400", "--min_timestep: this is above max_timestep"),
+    ("--scale_v_pred_loss_like_noise_pred", "without v_parameterization"),
+    ("--v_pred_like_loss 0.5 --v_parameterization", "cannot be combined with v_parameterization"),
+    ("--loss_type huber --huber_c 0", "--huber_c: this must be above 0"),
+    ("--huber_schedule constant", "--huber_schedule: only loss_type huber and smooth_l1 use this"),
+    ("--huber_c 0.2", "--huber_c: only loss_type huber and smooth_l1"),
+    ("--huber_scale 2", "--huber_scale: only loss_type huber and smooth_l1"),
+    ("--loss_type huber --huber_scale 2", '--huber_scale: huber_schedule "snr" does not use this'),
+    ("--network_train_unet_only --network_train_text_encoder_only", "nothing would be left to train"),
+    ("--network_train_unet_only --text_encoder_lr 1e-5", "the text encoder is not trained"),
+    ("--network_train_text_encoder_only --unet_lr 1e-5", "the U-Net is not trained"),
+    ("--dim_from_weights", "without network_weights"),
+    ("--dim_from_weights --network_weights f --network_dim 4", "--network_dim: this cannot be combined"),
+    ("--dim_from_weights --network_weights f --network_alpha 4", "--network_alpha: this cannot be combined"),
+    ("--base_weights_multiplier", None),
+    ("--base_weights f --base_weights_multiplier 1 2", "more multipliers than files"),
+    ("--training_comment x --no_metadata", "cannot be combined with no_metadata"),
+    ("--vae_batch_size 2", "without cache_latents"),
+    ("--skip_cache_check --cache_latents", "without cache_latents_to_disk"),
+    ("--persistent_data_loader_workers --max_data_loader_n_workers 0", "no loading processes to keep"),
+    ("--save_n_epoch_ratio 2 --save_every_n_epochs 2", "both say how often to save"),
+    ("--save_last_n_epochs 2", "without save_every_n_epochs or save_n_epoch_ratio"),
+    ("--save_last_n_steps 2", "without save_every_n_steps"),
+    ("--save_last_n_epochs_state 2 --save_every_n_epochs 1", "without save_state"),
+    ("--save_last_n_epochs_state 2 --save_state", "without save_every_n_epochs"),
+    ("--save_last_n_steps_state 2 --save_every_n_steps 1", "without save_state"),
+    ("--save_last_n_steps_state 2 --save_state", "without save_every_n_steps"),
+    ("--initial_step 1 --initial_epoch 2", "both say where to begin"),
+    ("--skip_until_initial_step", "without initial_step or initial_epoch or resume"),
+    ("--initial_step 1600", "--initial_step: the run would end before it begins"),
+    ("--initial_epoch 3 --max_train_epochs 2", "--initial_epoch: the run would end before it begins"),
+    ("--sample_every_n_steps 5", "without sample_prompts"),
+    ("--sample_every_n_epochs 5", "without sample_prompts"),
+    ("--sample_at_first", "without sample_prompts"),
+    ("--log_with tensorboard", "without logging_dir"),
+    ("--log_prefix x", "without logging_dir"),
+    ("--log_tracker_name x", "without logging_dir"),
+    ("--output_name out/frog", "--output_name: a name has none of the characters"),
+    (r"--output_name C:\frog", "write the folder in output_dir"),
+]
+ODD = [
+    ("--zero_terminal_snr", "--zero_terminal_snr: this is meant for models that predict v"),
+    ("--v2 --clip_skip 2", "--clip_skip: SD 2.x"),
+    ("--sample_prompts p.txt", "no sample pictures are drawn"),
+    ("--sample_prompts p.txt --sample_every_n_epochs 1 --sample_every_n_steps 5", "sample_every_n_steps is not used"),
+]
+FINE = [
+    "",
+    "--noise_offset 0.1 --adaptive_noise_scale 0.1 --noise_offset_random_strength",
+    "--loss_type smooth_l1 --huber_schedule exponential --huber_scale 2 --huber_c 0.3",
+    "--zero_terminal_snr --v_parameterization --scale_v_pred_loss_like_noise_pred --min_snr_gamma 5 --debiased_estimation_loss",
+    "--cache_latents_to_disk --vae_batch_size 4 --skip_cache_check",
+    "--save_n_epoch_ratio 3 --save_last_n_epochs 2 --save_state --save_last_n_epochs_state 1",
+    "--initial_step 10 --skip_until_initial_step --max_train_steps 11",
+    "--initial_step 5000 --max_train_epochs 9",
+    "--min_timestep 400 --max_timestep 400",
+    "--base_weights a b --base_weights_multiplier 0.5",
+    "--network_weights f --dim_from_weights",
+    "--output_name frog.v1-2",
+]
+
+
+@pytest.mark.parametrize(("flags", "expected"), [case for case in BROKEN if case[1]])
+def test_broken_rule_is_told(load: Load, mistakes: Mistakes, flags: str, expected: str) -> None:
+    (message,) = mistakes(check_settings, load(*COMPLETE.split(), *flags.split()))
+    assert expected in message
+
+
+def test_multipliers_need_files(load: Load, mistakes: Mistakes) -> None:
+    messages = mistakes(check_settings, load(*COMPLETE.split(), "--base_weights_multiplier", "1"))
+    assert "without base_weights" in messages[0]
+    assert "more multipliers than files" in messages[1]
+
+
+@pytest.mark.parametrize(("flags", "expected"), ODD)
+def test_oddity_is_noted(load: Load, flags: str, expected: str) -> None:
+    (note,) = check_settings(load(*COMPLETE.split(), *flags.split()))
+    assert expected in note
+
+
+@pytest.mark.parametrize("flags", FINE)
+def test_nothing_is_said_about_what_fits(load: Load, flags: str) -> None:
+    assert check_settings(load(*COMPLETE.split(), *flags.split())) == []
+
+
+def test_what_every_run_needs_is_told_at_once_with_an_example(load: Load, mistakes: Mistakes) -> None:
+    messages = mistakes(check_settings, load())
+    assert [message.split(" ")[0] for message in messages] == ["pretrained_model_name_or_path", "network_module", "output_dir"]
+    assert 'write network_module = "networks.lora", or --network_module "networks.lora"' in messages[1]
+
+
+def test_message_names_file_table_and_key(load: Load, mistakes: Mistakes, tmp_path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[noise]\nadaptive_noise_scale = 0.1\n", encoding="utf-8")
+    (message,) = mistakes(check_settings, load(*COMPLETE.split(), "--config_file", path))
+    assert message.startswith(f"{path} [noise] adaptive_noise_scale: ")
+
+
+def test_every_rule_is_broken_by_a_case(load: Load) -> None:
+    cases = [load(*flags.split()) for flags, _ in BROKEN + ODD] + [load("--base_weights_multiplier", "1")]
+    unbroken = [f"{rule.option}: {rule.message}" for rule in RULES + ODDITIES if not any(map(rule.is_broken, cases))]
+    assert unbroken == []

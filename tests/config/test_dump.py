@@ -1,0 +1,95 @@
+"""Settings written as a config file come back; the page about the options is up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from library.config import dump
+from library.config.check import check_settings
+from library.config.declare import option, options_of
+from library.config.dump import options_markdown, settings_toml, toml_value
+from library.config.settings import OPTIONS, TOPIC_OF, Settings, settings_of
+from library.config.text_files import tomllib
+
+ROOT = Path(__file__).parents[2]
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+values = st.one_of(texts, st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(st.one_of(values, st.lists(values)))
+def test_toml_value_comes_back(value: Any) -> None:
+    assert tomllib.loads(f"a = {toml_value(value)}")["a"] == value
+
+
+def unusual(name: str) -> Any:
+    """A value of an option that is not its default."""
+    known = OPTIONS[name]
+    if known.declared.choices:
+        return next(choice for choice in known.declared.choices if choice != known.default)
+    by_kind = {"bool": True, "int": 12, "float": 0.125, "int_or_float": 0.25, "Path": Path("a \\ b.toml")}
+    special = {"resolution": (768, 512), "face_crop_aug_range": (1.0, 2.5)}
+    value = special.get(name, by_kind.get(known.kind.name, 'a "text" with \\ and ü'))
+    return (value, value) if known.kind.many else value
+
+
+def test_resolved_settings_come_back(load: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = settings_of({name: unusual(name) for name in OPTIONS})
+    path = tmp_path / "resolved.toml"
+    path.write_text(settings_toml(settings), encoding="utf-8")
+    again = load("--config_file", path)
+    assert replace(again, config_path=None, sources={}) == settings
+    assert sorted(again.sources) == sorted(OPTIONS)
+
+
+def test_defaults_come_back_and_pass_the_checks(load: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = load("--pretrained_model_name_or_path", "m", "--network_module", "networks.lora", "--output_dir", "o")
+    path = tmp_path / "resolved.toml"
+    path.write_text(settings_toml(settings), encoding="utf-8")
+    again = load("--config_file", path)
+    assert replace(again, config_path=None, sources={}) == replace(settings, sources={})
+    assert check_settings(again) == []
+
+
+def test_only_given_options_are_written(load: Callable[..., Settings]) -> None:
+    settings = load("--seed", "3", "--flip_aug", "--network_args", "a=1")
+    assert (
+        settings_toml(settings, only_given=True)
+        == '[network]\nnetwork_args = ["a=1"]\n\n[data]\nflip_aug = true\n\n[training]\nseed = 3\n'
+    )
+
+
+def test_secrets_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Upload:
+        token: str = option("hunter2", "A password.", secret=True)
+        place: str = option("hub", "A place.")
+
+    monkeypatch.setattr(dump, "TOPICS", {"upload": Upload})
+    monkeypatch.setitem(TOPIC_OF, "token", "upload")
+    monkeypatch.setitem(TOPIC_OF, "place", "upload")
+    for known in options_of(Upload):
+        monkeypatch.setitem(OPTIONS, known.name, known)
+    settings = Settings()
+    object.__setattr__(settings, "upload", Upload())
+    assert settings_toml(settings) == '[upload]\nplace = "hub"\n'
+
+
+def test_options_page_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert page == options_markdown(), "run: python -m library.config.dump docs/options.md"
+
+
+def test_options_page_tells_of_every_option() -> None:
+    page = options_markdown()
+    for name, known in OPTIONS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert row.replace("\\|", "").count("|") == 5
+        assert known.declared.help.split("|")[0] in row
