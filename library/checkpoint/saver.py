@@ -1,0 +1,172 @@
+"""Saves when it is due: the new files complete and in place first, then the old ones go; a failure is reported, never fatal."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from library.checkpoint.files import atomic_directory, atomic_write, free_space_check, remove, set_aside
+from library.checkpoint.ledger import Entry, Ledger
+from library.checkpoint.naming import Kind, RunLength, SavePoint, due_points, retention_bound, state_due, state_name, weights_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from library.config.options import SavingOptions
+
+ROOM_TO_SPARE = 1.05  # of the expected size: metadata and file system take their share
+
+
+class Report(Protocol):
+    """Receives events: `saved`, `save_failed`, `save_refused`, `set_aside`, `removed`, `remove_failed`."""
+
+    def __call__(self, event: str, **facts: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the saver gets what it saves."""
+
+    write_weights: Callable[[Path, torch.dtype | None, dict[str, str]], None]  # dtype None: as the weights are trained
+    write_state: Callable[[Path, SavePoint], None]  # fills an empty folder
+    metadata: Callable[[SavePoint], dict[str, str]]
+    has_nan: Callable[[], bool]
+
+
+class _Placing:
+    """Puts a finished file into its place. At every instant the ledger knows what is ours, and old or new is there."""
+
+    def __init__(self, ledger: Ledger, path: Path, kind: Kind, point: SavePoint):
+        self.ledger = ledger
+        self.path = path
+        self.kind = kind
+        self.point = point
+        self.entry: Entry | None = None
+        self.stranger: Path | None = None  # another run's file under its new name
+        self._predecessor: Path | None = None  # our own older folder, until it can go
+
+    def make_way(self, temporary: Path) -> None:
+        is_own = self.ledger.owns(self.path)
+        self.entry = self.ledger.announce(self.path, temporary, self.kind, self.point)
+        if not is_own:
+            self.stranger = set_aside(self.path)
+        elif self.path.is_dir():  # a rename replaces a file but not a folder
+            self._predecessor = set_aside(self.path)
+
+    def finish(self) -> Entry:
+        assert self.entry is not None, "make_way has been called"
+        with suppress(OSError):  # the new file is there and announced, which is what matters
+            self.ledger.settle(self.entry)
+            if self._predecessor is not None:
+                remove(self._predecessor)
+        return self.entry
+
+    def give_up(self) -> None:
+        if self.entry is not None:
+            with suppress(OSError):
+                self.ledger.forget(self.entry)
+
+
+class Saver:
+    """Writes the files of one run. Make it in every process: only the one with `is_main` touches the disk."""
+
+    def __init__(
+        self,
+        options: SavingOptions,
+        length: RunLength,
+        ledger: Ledger,
+        sources: Sources,
+        report: Report,
+        expected_bytes: dict[Kind, int],
+        is_main: bool = True,
+    ):
+        self.options = options
+        self.length = length
+        self.ledger = ledger
+        self.sources = sources
+        self.report = report
+        self.expected_bytes = dict(expected_bytes)  # of the next save; after the first, what that one took
+        self.is_main = is_main
+        self._dtype = save_dtype(options.save_precision)
+        self._complete: set[tuple[Kind, SavePoint]] = set()
+
+    def due(self, step: int) -> bool:
+        """Whether `save_step` has anything to do after this step; the same answer in every process."""
+        return bool(due_points(self.options, self.length, step))
+
+    def save_step(self, step: int) -> bool:
+        """Saves what is due after this step: step, epoch, final files. False if any of it failed."""
+        saved = [self._save(point, state_due(self.options, point)) for point in due_points(self.options, self.length, step)]
+        return all(saved)
+
+    def save_interrupted(self, step: int) -> bool:
+        """Saves weights and state under the step's name, so that a stopped run can go on. What is there is not written twice."""
+        return self._save(SavePoint("step", step, self.length.epoch_of(step)), with_state=True)
+
+    def _save(self, point: SavePoint, with_state: bool) -> bool:
+        if not self.is_main:
+            return True
+        if self.sources.has_nan():
+            self.report("save_refused", step=point.step, epoch=point.epoch, reason="the weights are not finite numbers")
+            return False
+        kinds: list[Kind] = ["weights", "state"] if with_state else ["weights"]
+        complete = [kind for kind in kinds if (kind, point) in self._complete or self._write(kind, point)]
+        for kind in complete:
+            self._remove_expired(kind, point)
+        return complete == kinds
+
+    def _write(self, kind: Kind, point: SavePoint) -> bool:
+        name = weights_name(self.options, point) if kind == "weights" else state_name(self.options, point)
+        path = self.ledger.output_dir / name
+        try:
+            free_space_check(path.parent, int(self.expected_bytes[kind] * ROOM_TO_SPARE))
+            entry = self._put(path, kind, point)
+        except Exception as error:  # whatever a disk, a library or a network module comes up with: the training is worth more
+            self.report("save_failed", kind=kind, path=str(path), step=point.step, reason=f"{type(error).__name__}: {error}")
+            return False
+        self.expected_bytes[kind] = entry.size
+        self._complete.add((kind, point))
+        self.report("saved", kind=kind, path=str(path), step=point.step, epoch=point.epoch, bytes=entry.size)
+        return True
+
+    def _put(self, path: Path, kind: Kind, point: SavePoint) -> Entry:
+        """Writes beside `path`; once that is complete a stranger's file is set aside, our own is replaced."""
+        placing = _Placing(self.ledger, path, kind, point)
+        try:
+            if kind == "weights":
+                metadata = self.sources.metadata(point)
+                with atomic_write(path, before_rename=placing.make_way) as temporary:
+                    self.sources.write_weights(temporary, self._dtype, metadata)
+            else:
+                with atomic_directory(path, before_rename=placing.make_way) as temporary:
+                    self.sources.write_state(temporary, point)
+            return placing.finish()
+        except BaseException:
+            placing.give_up()
+            raise
+        finally:
+            if placing.stranger is not None:
+                self.report("set_aside", path=str(path), now=str(placing.stranger))
+
+    def _remove_expired(self, kind: Kind, point: SavePoint) -> None:
+        bound = retention_bound(self.options, self.length, kind, point)
+        for entry in self.ledger.entries(kind, point.moment):
+            if entry.point.number > bound:
+                continue
+            path = self.ledger.absolute(entry)
+            try:
+                if self.ledger.owns(path):
+                    remove(path)
+                    self.report("removed", kind=kind, path=str(path))
+                self.ledger.forget(entry)
+            except OSError as error:
+                self.report("remove_failed", kind=kind, path=str(path), reason=str(error))
+
+
+def save_dtype(precision: str | None) -> torch.dtype | None:
+    """The dtype that --save_precision names."""
+    import torch
+
+    return {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

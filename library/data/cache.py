@@ -1,0 +1,164 @@
+"""Cached latents: where each image's are, whether they still fit, and reading them. library.data.cache_fill makes them."""
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from library.data.cache_file import Latents, Versions, digest, entry_path, fingerprint_of, read_entry, why_unusable
+from library.data.image_files import BadImage
+from library.data.records import ImageRecord, PreparedDataset
+from library.errors import UserError
+
+if TYPE_CHECKING:
+    from library.config.datasets import SubsetSettings
+
+Place = tuple[int, int]  # number of the dataset, index of the record in it
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """How latents are cached. `rank` of `world_size` processes fills its share of a cache on disk, and all of one in memory."""
+
+    on_disk: bool
+    vae_batch_size: int
+    skip_cache_check: bool  # take the files that exist for what they claim to be
+    vae_fingerprint: str  # of the VAE's weights and of the precision in which it encodes
+    suffix: str = "_sd"
+    vae_scale: int = 8  # pixels of the image per pixel of the latents, along a side
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass
+class CacheReport:
+    """What filling did on this process."""
+
+    reused: int = 0
+    encoded: dict[str, int] = field(default_factory=dict)  # why: how many images
+
+    def lines(self) -> list[str]:
+        reasons = [f"{count} {reason}" for reason, count in sorted(self.encoded.items())]
+        total = f"latents: {self.reused} images from the cache, {sum(self.encoded.values())} encoded"
+        return [total + (f" ({'; '.join(reasons)})" if reasons else "")]
+
+
+class LatentCache:
+    """Latents by dataset and record, in memory or in files beside the images."""
+
+    def __init__(self, prepared: Sequence[PreparedDataset], settings: CacheSettings):
+        self.settings = settings
+        self.report = CacheReport()
+        self._prepared = prepared
+        self._memory: dict[Place, Versions] = {}
+        # Of the fingerprints as they were when the run began: an image that is touched later is of no concern to it.
+        self._digests = [array("Q", bytes(8 * len(dataset.records))) for dataset in prepared]
+        self._distinctions = {} if self.in_memory else _distinctions(prepared, settings.suffix)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A loader's worker gets no copy of the latents in memory."""
+        return {**self.__dict__, "_memory": {}}
+
+    @property
+    def in_memory(self) -> bool:
+        return not self.settings.on_disk
+
+    def record(self, place: Place) -> ImageRecord:
+        return self._prepared[place[0]].records[place[1]]
+
+    def subset(self, place: Place) -> SubsetSettings:
+        return self._prepared[place[0]].settings.subsets[self.record(place).subset]
+
+    def places(self) -> Iterator[Place]:
+        """All images."""
+        return ((number, index) for number, dataset in enumerate(self._prepared) for index in range(len(dataset.records)))
+
+    def share_of_this_process(self) -> list[Place]:
+        """The images that this process must encode where they are missing."""
+        if self.in_memory:
+            return list(self.places())
+        by_path = {self.path_of(place): place for place in self.places()}  # the same image may be in two datasets
+        return list(by_path.values())[self.settings.rank :: self.settings.world_size]
+
+    def path_of(self, place: Place) -> Path:
+        record = self.record(place)
+        return entry_path(Path(record.path), record.size, self.settings.suffix, self._distinctions.get(place, ""))
+
+    def fingerprint(self, place: Place) -> str:
+        """What an image's latents must be made from, as of now. From here on `read` accepts nothing else."""
+        record = self.record(place)
+        recipe = {**recipe_of(record, self.subset(place)), "vae": self.settings.vae_fingerprint}
+        try:
+            fingerprint = fingerprint_of(Path(record.path), recipe)
+        except OSError as error:
+            raise BadImage(record.path, f"cannot be read: {error.strerror}") from error
+        self._digests[place[0]][place[1]] = digest(fingerprint)
+        return fingerprint
+
+    def why_missing(self, place: Place) -> str | None:
+        """Why an image has to be encoded; None if its entry can be used."""
+        if self.in_memory:
+            return "into memory"
+        path = self.path_of(place)
+        if self.settings.skip_cache_check:
+            return None if path.exists() else "not made yet"
+        subset = self.subset(place)
+        return why_unusable(path, self.fingerprint(place), subset.flip_aug, subset.alpha_mask)
+
+    def keep(self, place: Place, versions: Versions) -> None:
+        """Hold an image's latents in memory."""
+        self._memory[place] = versions
+
+    def read(self, place: Place, flipped: bool) -> Latents:
+        """An image's latents, or those of its mirror image."""
+        if self.in_memory:
+            return self._memory[place][flipped]
+        path = self.path_of(place)
+        digest_wanted = None if self.settings.skip_cache_check else self._digests[place[0]][place[1]]
+        latents = read_entry(path, flipped, self.subset(place).alpha_mask, digest_wanted)
+        width, height = self.record(place).bucket
+        shape = (height // self.settings.vae_scale, width // self.settings.vae_scale)
+        if latents.mean.shape[1:] != shape or (latents.mask is not None and latents.mask.shape != (height, width)):
+            remedy = "leave out skip_cache_check, and it is made again"
+            raise UserError(f"latent cache {path} is not for {width}x{height} pixels, as is needed now; {remedy}")
+        return latents
+
+
+def recipe_of(record: ImageRecord, subset: SubsetSettings) -> dict[str, Any]:
+    """How the pixels that are encoded come about from an image file."""
+    return {
+        "bucket": list(record.bucket),
+        "resized": list(record.resized),
+        "interpolation": subset.resize_interpolation,
+        "alpha_mask": subset.alpha_mask,
+    }
+
+
+def check_cacheable(prepared: Sequence[PreparedDataset]) -> None:
+    """Raise UserError for each subset with an augmentation that changes the pixels anew in each epoch."""
+    mistakes = []
+    for subset in (subset for dataset in prepared for subset in dataset.settings.subsets):
+        for key in ("color_aug", "random_crop", "face_crop_aug_range"):
+            if getattr(subset, key):
+                mistakes.append(f"{subset.where}: {key} cannot be cached; drop {key}, or cache_latents and cache_latents_to_disk")
+    if mistakes:
+        raise UserError(*mistakes)
+
+
+def _distinctions(prepared: Sequence[PreparedDataset], suffix: str) -> dict[Place, str]:
+    """What to add to the names of entries that others would claim too; the first to claim a name keeps it plain.
+
+    a.png and a.jpg of one size, or one image at two resolutions, would share a file.
+    """
+    first_claims: dict[int, int] = {}
+    distinctions = {}
+    for number, dataset in enumerate(prepared):
+        for index, record in enumerate(dataset.records):
+            image, subset = Path(record.path), dataset.settings.subsets[record.subset]
+            claim = digest(f"{image.name} {subset.flip_aug} {recipe_of(record, subset)}")
+            name = digest(str(entry_path(image, record.size, suffix)).casefold())  # some file systems do not tell a from A
+            if first_claims.setdefault(name, claim) != claim:
+                distinctions[number, index] = f"_{claim:016x}"
+    return distinctions

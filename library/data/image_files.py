@@ -1,0 +1,160 @@
+"""Opening image files: upright size from the header, whether the pixels can be decoded; bad files raise BadImage."""
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from PIL import ExifTags, Image, UnidentifiedImageError, features
+
+from library.data.records import Size
+from library.errors import UserError
+
+
+def _register_formats() -> set[str]:
+    """Load Pillow's plug-ins and others that are installed; the extensions (in lower case) of the images that are trained on."""
+    Image.preinit()
+    for name in ("MpoImagePlugin", "TiffImagePlugin", "WebPImagePlugin"):
+        import_module(f"PIL.{name}")
+    extensions = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+    if features.check("avif"):
+        import_module("PIL.AvifImagePlugin")
+        extensions.add(".avif")
+    for extension, name in ((".avif", "pillow_avif"), (".jxl", "pillow_jxl"), (".jxl", "jxlpy.JXLImagePlugin")):
+        with suppress(ImportError):
+            import_module(name)
+            extensions.add(extension)
+    return extensions
+
+
+# Pillow warns of broken EXIF and of sizes that it still reads; nobody can act on either in the middle of a training.
+warnings.filterwarnings("ignore", module=r"PIL\..*")
+EXTENSIONS = frozenset(_register_formats())
+# Only pictures, whatever their extension says: Pillow would otherwise start Ghostscript for an EPS file named .png.
+_FORMATS = [name for name in Image.OPEN if name in {"PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JXL"}]
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_SIGNATURE_BYTES = 8
+_TAIL_BYTES = 32  # some cameras and editors pad a file's end
+
+
+class BadImage(UserError):
+    """An image file that cannot be trained on."""
+
+    def __init__(self, path: str, reason: str = ""):
+        super().__init__(f"{path}: {reason}" if reason else path)
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:  # so that it survives the way out of a loader's worker
+        return BadImage, (self.path, self.reason)
+
+
+class Header(NamedTuple):
+    """What is known of a file without decoding its pixels."""
+
+    size: Size  # upright
+    looks_complete: bool  # False: the end that its format prescribes is missing, so it is probably truncated
+
+
+def read_header(path: str) -> Header:
+    """Size and probable completeness of an image file, in a fraction of a millisecond."""
+    with opened(path) as (file, image):
+        return Header(_upright_size(image, file), _looks_complete(file, image.format))
+
+
+def read_size(path: str) -> Size:
+    """(width, height) of the upright image, from the header."""
+    return read_header(path).size
+
+
+def check_pixels(path: str) -> None:
+    """Decode the whole image, to find truncated and corrupt data."""
+    with opened(path) as (_, image):
+        image.load()
+
+
+@contextmanager
+def opened(path: str) -> Iterator[tuple[BinaryIO, Image.Image]]:
+    """The file and its undecoded image; whatever goes wrong inside becomes a BadImage."""
+    try:
+        with Path(path).open("rb") as file:
+            if not file.read(1):
+                raise BadImage(path, "is empty (0 bytes)")
+            file.seek(0)
+            with Image.open(file, formats=_FORMATS) as image:
+                yield file, image
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage(path, "is not an image of a known format, or its header is damaged or says 0 pixels") from error
+    except Image.DecompressionBombError as error:
+        raise BadImage(path, f"is enormous: {error}") from error
+    except FileNotFoundError as error:
+        raise BadImage(path, "is gone (a broken link, or removed since the folder was listed)") from error
+    except PermissionError as error:
+        raise BadImage(path, "cannot be read: permission denied") from error
+    except Exception as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, IndexError, ...
+        raise BadImage(path, f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _upright_size(image: Image.Image, file: BinaryIO) -> Size:
+    width, height = image.size
+    return (height, width) if orientation(image, file) >= 5 else (width, height)
+
+
+def orientation(image: Image.Image, file: BinaryIO) -> int:
+    """EXIF orientation 1..8, the same before and after decoding."""
+    try:
+        if image.format == "PNG" and "exif" not in image.info:
+            late = _png_exif_after_pixels(file)
+            if late:
+                image.info["exif"] = late
+        # PngImageFile.getexif would decode the whole image in search of a late chunk, hence the method of its base class.
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        return value if value in TRANSPOSITIONS else 1
+    except Exception:  # broken EXIF says nothing about the pixels, and cameras write every kind of it
+        return 1
+
+
+def _png_exif_after_pixels(file: BinaryIO) -> bytes | None:
+    """The eXIf chunk, wherever it stands. Leaves the file position as it was."""
+    position = file.tell()
+    try:
+        file.seek(_PNG_SIGNATURE_BYTES)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return b"Exif\x00\x00" + file.read(length)
+            file.seek(length + 4, 1)  # the data and its checksum
+        return None
+    finally:
+        file.seek(position)
+
+
+def _looks_complete(file: BinaryIO, image_format: str | None) -> bool:
+    """Whether the file has its format's end mark or declared length; formats without one look complete."""
+    file_bytes = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(12)
+    file.seek(max(0, file_bytes - _TAIL_BYTES))
+    tail = file.read()
+    if image_format in ("JPEG", "MPO"):
+        return b"\xff\xd9" in tail
+    if image_format == "PNG":
+        return b"IEND" in tail
+    if image_format == "WEBP":
+        return struct.unpack("<I", head[4:8])[0] + 8 <= file_bytes
+    if image_format == "BMP":
+        return struct.unpack("<I", head[2:6])[0] <= file_bytes
+    return True

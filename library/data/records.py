@@ -1,0 +1,64 @@
+"""What is known of each image before any pixel is decoded, and which images make up an epoch."""
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from library.data.regularisation import Ring, balanced_rings
+
+if TYPE_CHECKING:
+    from library.config.datasets import DatasetSettings
+
+Size = tuple[int, int]  # (width, height), as in all of library.data; arrays are [height, width, channels]
+
+
+@dataclass(slots=True)
+class ImageRecord:
+    """One image file. A hundred thousand of these are held at once: keep it small."""
+
+    path: str
+    size: Size  # of the upright image, EXIF orientation applied
+    caption: str  # as stored: of the caption file, else the class tokens, else ""; not yet processed
+    has_caption: bool  # a caption file was found
+    subset: int  # index into settings.subsets
+    is_reg: bool
+    num_repeats: int  # training images: entries per epoch; regularisation images: relative weight, see PreparedDataset.entries
+    bucket: Size  # what the model sees
+    resized: Size  # the image is resized to this, which covers the bucket, then cropped to the bucket
+
+
+@dataclass
+class PreparedDataset:
+    """A [[datasets]] table with its images. `skipped` are bad files left out under on_bad_image=skip."""
+
+    settings: DatasetSettings
+    records: list[ImageRecord]
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (path, reason)
+    notes: list[str] = field(default_factory=list)  # what a person should know about the folders, for the report
+    train_entries: list[int] = field(init=False, repr=False)  # a record index for each training image x repeat
+    regularisation_rings: list[Ring] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.train_entries = []
+        weights: dict[Size, dict[int, int]] = defaultdict(dict)
+        for index, record in enumerate(self.records):
+            if record.is_reg:
+                weights[record.bucket][index] = record.num_repeats
+            else:
+                self.train_entries.extend([index] * record.num_repeats)
+        self.regularisation_rings = balanced_rings(weights, len(self.train_entries))
+
+    @property
+    def regularisation_entry_count(self) -> int:
+        """How many entries of an epoch are regularisation images; the same in every epoch."""
+        return sum(ring.slots for ring in self.regularisation_rings)
+
+    def entries(self, epoch: int = 1) -> list[int]:
+        """The record index of every entry of the 1-based epoch: training images first, then regularisation images.
+
+        The number of entries and the bucket at each position are the same in every epoch, and so is the number of batches. Which
+        regularisation image of that bucket stands at a position rotates from epoch to epoch, so that none stays unused.
+        """
+        rotating = [index for ring in self.regularisation_rings for index in ring.turn(epoch)]
+        return self.train_entries + rotating

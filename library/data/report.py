@@ -1,0 +1,190 @@
+"""What a person should know of the data before training: images, repeats, buckets, crops, captions, files left out."""
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from library.data.records import ImageRecord, PreparedDataset, Size
+from library.data.wording import shortened
+
+_LISTED = 5  # images without a caption that are named
+
+
+@dataclass
+class ImageCounts:
+    """Sums over some images."""
+
+    images: int = 0
+    regularisation_images: int = 0  # of `images`
+    entries: int = 0  # per epoch: images times repeats, regularisation included
+    upscaled: int = 0
+    cropped_shares: float = 0.0  # sum over images of the share of the area that is cropped away
+    aspect_errors: float = 0.0  # sum over images of |width/height of the bucket - that of the image|
+
+    def add(self, record: ImageRecord) -> None:
+        self.images += 1
+        self.regularisation_images += record.is_reg
+        self.entries += 0 if record.is_reg else record.num_repeats
+        self.upscaled += record.resized[0] > record.size[0] or record.resized[1] > record.size[1]
+        self.cropped_shares += 1 - _area(record.bucket) / _area(record.resized)
+        self.aspect_errors += abs(record.bucket[0] / record.bucket[1] - record.size[0] / record.size[1])
+
+    @property
+    def cropped_share(self) -> float:
+        """Mean share of an image's area that is cropped away, 0..1."""
+        return self.cropped_shares / max(1, self.images)
+
+
+@dataclass
+class CaptionCounts:
+    """Where captions come from."""
+
+    files: int = 0
+    class_tokens: int = 0  # no file, the class tokens instead
+    missing: list[str] = field(default_factory=list)  # paths of images that have neither
+    empty: list[str] = field(default_factory=list)  # paths of images whose caption file is empty
+
+
+@dataclass
+class DatasetReport:
+    """One dataset. All counts are per epoch and for all processes together."""
+
+    settings: dict[str, Any]
+    total: ImageCounts
+    buckets: dict[Size, ImageCounts]  # sorted
+    captions: CaptionCounts
+    train_entries: int
+    regularisation_entries: int
+    skipped: list[tuple[str, str]]  # (path, reason)
+    notes: list[str]
+
+
+@dataclass
+class DataReport:
+    """All datasets of a run."""
+
+    datasets: list[DatasetReport]
+
+    def lines(self) -> list[str]:
+        """The report as a person reads it."""
+        return [line for number, dataset in enumerate(self.datasets, 1) for line in _dataset_lines(number, dataset)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON can hold it."""
+        return {"datasets": [_as_json(dataset) for dataset in self.datasets]}
+
+
+def data_report(prepared: Sequence[PreparedDataset]) -> DataReport:
+    """Counts of every dataset and bucket."""
+    return DataReport([_report_dataset(dataset) for dataset in prepared])
+
+
+def _report_dataset(prepared: PreparedDataset) -> DatasetReport:
+    total = ImageCounts()
+    buckets: dict[Size, ImageCounts] = defaultdict(ImageCounts)
+    captions = CaptionCounts()
+    for record in prepared.records:
+        total.add(record)
+        buckets[record.bucket].add(record)
+        _count_caption(captions, record, prepared.settings.subsets[record.subset].class_tokens)
+    for ring in prepared.regularisation_rings:
+        buckets[prepared.records[ring.order[0]].bucket].entries += ring.slots
+        total.entries += ring.slots
+    settings = prepared.settings
+    return DatasetReport(
+        settings={
+            "where": settings.where,
+            "resolution": settings.resolution,
+            "batch_size": settings.batch_size,
+            "enable_bucket": settings.enable_bucket,
+            "bucket_no_upscale": settings.bucket_no_upscale,
+        },
+        total=total,
+        buckets=dict(sorted(buckets.items())),
+        captions=captions,
+        train_entries=len(prepared.train_entries),
+        regularisation_entries=prepared.regularisation_entry_count,
+        skipped=prepared.skipped,
+        notes=[*settings.notes, *prepared.notes],
+    )
+
+
+def _count_caption(captions: CaptionCounts, record: ImageRecord, class_tokens: str | None) -> None:
+    if record.has_caption:
+        captions.files += 1
+        if not record.caption:
+            captions.empty.append(record.path)
+    elif class_tokens is None:
+        captions.missing.append(record.path)
+    else:
+        captions.class_tokens += 1
+
+
+def _dataset_lines(number: int, report: DatasetReport) -> list[str]:
+    width, height = report.settings["resolution"]
+    training = report.total.images - report.total.regularisation_images
+    lines = [
+        f"dataset {number} ({width}x{height}, batch size {report.settings['batch_size']}): "
+        f"{training} training images, {report.train_entries} with repeats"
+    ]
+    if report.total.regularisation_images:
+        images = report.total.regularisation_images
+        lines.append(f"  {images} regularisation images, in turn, {report.regularisation_entries} an epoch")
+    if report.settings["enable_bucket"]:
+        mean_error = report.total.aspect_errors / max(1, report.total.images)
+        lines.append(f"  {len(report.buckets)} buckets, mean aspect ratio error {mean_error:.3f}")
+    else:
+        lines.append(f"  no buckets: each image is resized to cover {width}x{height}, then cropped to it")
+    for (bucket_width, bucket_height), counts in report.buckets.items():
+        lines.append(
+            f"  {bucket_width:>5}x{bucket_height:<5} {counts.images:>6} images {counts.entries:>7} an epoch"
+            f"  {counts.upscaled:>6} enlarged  {counts.cropped_share:6.1%} cropped away"
+        )
+    return lines + _caption_lines(report.captions) + _remark_lines(report)
+
+
+def _caption_lines(captions: CaptionCounts) -> list[str]:
+    sources = f"{captions.files} from files, {captions.class_tokens} from class tokens, {len(captions.missing)} missing"
+    lines = [f"  captions: {sources}"]
+    for kind, paths in (("no caption", captions.missing), ("an empty caption file", captions.empty)):
+        if paths:
+            named = ", ".join(paths[:_LISTED]) + (", ..." if len(paths) > _LISTED else "")
+            lines.append(f"  {len(paths)} {'image has' if len(paths) == 1 else 'images have'} {kind}: {named}")
+    return lines
+
+
+def _remark_lines(report: DatasetReport) -> list[str]:
+    skipped = shortened([f"left out: {path}: {reason}" for path, reason in report.skipped], "images left out")
+    return [f"  {line}" for line in (*skipped, *(f"note: {note}" for note in report.notes))]
+
+
+def _as_json(report: DatasetReport) -> dict[str, Any]:
+    buckets = [{"bucket": list(bucket), **_counts(counts)} for bucket, counts in report.buckets.items()]
+    return {
+        **report.settings,
+        "resolution": list(report.settings["resolution"]),
+        "train_entries": report.train_entries,
+        "regularisation_entries": report.regularisation_entries,
+        **_counts(report.total),
+        "buckets": buckets,
+        "captions": asdict(report.captions),
+        "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
+        "notes": report.notes,
+    }
+
+
+def _counts(counts: ImageCounts) -> dict[str, Any]:
+    return {
+        "images": counts.images,
+        "regularisation_images": counts.regularisation_images,
+        "entries": counts.entries,
+        "upscaled": counts.upscaled,
+        "cropped_share": counts.cropped_share,
+        "mean_aspect_error": counts.aspect_errors / max(1, counts.images),
+    }
+
+
+def _area(size: Size) -> int:
+    return size[0] * size[1]

@@ -1,0 +1,70 @@
+"""Looking at many image files in threads: their sizes, and as much of a check of their pixels as the number of them allows."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from library.data.image_files import BadImage, Header, check_pixels, read_header
+from library.data.records import Size
+from library.errors import UserError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_THREADS = min(16, (os.cpu_count() or 1) + 4)  # more than cores: the waiting is for the disk
+_CHUNK = 256  # items a task, so that a hundred thousand images do not make as many futures
+
+# All images are decoded beforehand if they have at most this many pixels together (570 images of 512x512; a few seconds).
+# Of more, unless every pixel is asked for, only those are that lack the end which their format prescribes; what is corrupt
+# inside is found when training needs it.
+FULL_CHECK_PIXELS = 150_000_000
+
+
+@dataclass
+class Scan:
+    """What was found, by path; each path is in one of the two."""
+
+    sizes: dict[str, Size] = field(default_factory=dict)
+    bad: dict[str, str] = field(default_factory=dict)  # the reason
+
+
+def scan_images(paths: Iterable[str], every_pixel: bool = False) -> Scan:
+    """Sizes of all images, and the bad ones among them, with `every_pixel` for certain. A path that comes twice is read once."""
+    scan = Scan()
+    unique = list(dict.fromkeys(paths))
+    doubtful = []
+    for path, header in zip(unique, in_threads(read_header, unique), strict=True):
+        if isinstance(header, Header):
+            scan.sizes[path] = header.size
+            if not header.looks_complete:
+                doubtful.append(path)
+        else:
+            scan.bad[path] = _reason(header)
+    if every_pixel or sum(width * height for width, height in scan.sizes.values()) <= FULL_CHECK_PIXELS:
+        doubtful = list(scan.sizes)
+    for path, error in zip(doubtful, in_threads(check_pixels, doubtful), strict=True):
+        if error is not None:
+            scan.bad[path] = _reason(error)
+            del scan.sizes[path]
+    return scan
+
+
+def in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result | UserError]:
+    """The function's result for each item in order, or the UserError that it raised."""
+
+    def attempt(item: _Item) -> _Result | UserError:
+        try:
+            return function(item)
+        except UserError as error:
+            return error
+
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [result for chunk in pool.map(lambda chunk: [attempt(item) for item in chunk], chunks) for result in chunk]
+
+
+def _reason(error: UserError) -> str:
+    return error.reason if isinstance(error, BadImage) else str(error)
