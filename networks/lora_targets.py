@@ -1,0 +1,54 @@
+"""Which layers of a model LoRA adapts, and what they are called in LoRA files."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from networks.lora_blocks import SD_LAYOUT, UNetLayout
+from networks.lora_module import Target
+
+UNET_CLASSES = frozenset({"Transformer2DModel"})
+UNET_CONV_CLASSES = frozenset({"ResnetBlock2D", "Downsample2D", "Upsample2D"})
+TEXT_ENCODER_CLASSES = frozenset({"CLIPAttention", "CLIPSdpaAttention", "CLIPMLP"})
+UNET_PREFIX = "lora_unet"
+TEXT_ENCODER_PREFIX = "lora_te"
+
+
+def layout_of(unet: nn.Module) -> UNetLayout:
+    """The names and block numbers that LoRA files use for this U-Net."""
+    return SD_LAYOUT
+
+
+def unet_targets(unet: nn.Module, with_convolutions: bool) -> list[Target]:
+    """The layers of the U-Net's transformers; with convolutions also those of its residual blocks and changes of size."""
+    layout = layout_of(unet)
+    classes = UNET_CLASSES | UNET_CONV_CLASSES if with_convolutions else UNET_CLASSES
+    return [
+        Target(_key_name(UNET_PREFIX, layout.module_path(path)), path, layer, block=layout.block_index(path))
+        for path, layer in _layers_inside(unet, classes)
+    ]
+
+
+def text_encoder_targets(text_encoder: nn.Module | list[nn.Module]) -> list[Target]:
+    """The layers of one text encoder, or of several, which are then told apart by te1, te2, ..."""
+    encoders = text_encoder if isinstance(text_encoder, list) else [text_encoder]
+    numbers = [""] if len(encoders) == 1 else [str(index + 1) for index in range(len(encoders))]
+    return [
+        Target(_key_name(TEXT_ENCODER_PREFIX + numbers[index], path), path, layer, text_encoder=index)
+        for index, encoder in enumerate(encoders)
+        for path, layer in _layers_inside(encoder, TEXT_ENCODER_CLASSES)
+    ]
+
+
+def _key_name(prefix: str, path: str) -> str:
+    return f"{prefix}.{path}".replace(".", "_")
+
+
+def _layers_inside(root: nn.Module, classes: frozenset[str]) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+    """Every linear layer and convolution inside modules of these classes, with its path."""
+    for block_path, block in root.named_modules():
+        if type(block).__name__ in classes:
+            for path, layer in block.named_modules(prefix=block_path):
+                if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                    yield path, layer
