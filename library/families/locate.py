@@ -1,0 +1,45 @@
+"""From what the user wrote to a folder or file on this machine; a Hugging Face model id is fetched into the hub's cache."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from library.errors import UserError
+from library.families.diffusers_folder import PART_NAMES, weight_files
+from library.families.weight_files import WEIGHT_SUFFIXES
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+DESCRIPTIONS = ["model_index.json", "config.json", "*/*.json", "*/*.txt"]
+WEIGHTS = ("*.safetensors", "*.fp16.safetensors", "*.bin", "*.fp16.bin")  # the first kind that the hub has is fetched
+
+
+def locate(name: str, option: str) -> Path:
+    """The folder or file that `option` names. UserError with the hub's own words if neither this machine nor the hub has it."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if not HUB_ID.fullmatch(name) or path.suffix.lower() in WEIGHT_SUFFIXES:
+        raise UserError(f"{option}: {name}: no such file or folder")
+    return _fetch(name, option)
+
+
+def _fetch(model_id: str, option: str) -> Path:
+    """The folder of the hub's cache that holds the model. Descriptions come first: they say which weights are wanted."""
+    folder = _download(model_id, option, DESCRIPTIONS)
+    prefixes = [f"{part}/" for part in PART_NAMES if (folder / part / "config.json").is_file()] or [""]  # a bare VAE
+    for pattern in WEIGHTS:
+        missing = [prefix for prefix in prefixes if not weight_files(folder / prefix)]
+        if missing:
+            ignored = ["*.non_ema.*"] if ".fp16" in pattern else ["*.fp16.*", "*.fp16-*", "*.non_ema.*"]
+            _download(model_id, option, [prefix + pattern for prefix in missing], ignored)
+    return folder
+
+
+def _download(model_id: str, option: str, patterns: list[str], ignored: list[str] | None = None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=patterns, ignore_patterns=ignored))
+    except Exception as error:  # the hub's own errors, and those of whichever network library its version uses
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{option}: {model_id}: no such file or folder here, and the Hugging Face hub says: {reason}") from error

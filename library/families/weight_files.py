@@ -1,0 +1,126 @@
+"""Files of weights: names and shapes without reading weights, then the weights tensor by tensor. Pickles never run code."""
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from library.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
+LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
+TENSORS_AT_A_TIME = 16
+
+
+def read_shapes(path: Path) -> Shapes:
+    """The shape of every tensor in the file, by name. UserError if the file is not whole, or not one of weights."""
+    _check_present(path)
+    if path.suffix.lower() == ".safetensors":
+        return _safetensors_shapes(path)
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        return {name: tuple(tensor.shape) for name, tensor in _unpickled(path).items()}
+    raise UserError(f"{path}: not a file of weights: the name must end in one of {', '.join(WEIGHT_SUFFIXES)}")
+
+
+def stored_tensors(paths: tuple[Path, ...], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Each of these tensors, with its name. Copy what is kept: they lie in the mapped file, however its layout aligned them."""
+    wanted = set(names)
+    for path in paths:
+        if path.suffix.lower() != ".safetensors":
+            yield from ((name, tensor) for name, tensor in _unpickled(path).items() if name in wanted)
+            continue
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt", device="cpu") as file:
+            stored = file.keys()
+        here = [name for name in stored if name in wanted]
+        # Mapped pages count as used memory until the file is closed: a few tensors at a time, a checkpoint is never held twice.
+        for start in range(0, len(here), TENSORS_AT_A_TIME):
+            with safe_open(path, framework="pt", device="cpu") as file:
+                for name in here[start : start + TENSORS_AT_A_TIME]:
+                    yield name, file.get_tensor(name)
+
+
+def _check_present(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise UserError(f"{path}: the file cannot be read: {error.strerror or error}") from error
+    if empty:
+        raise UserError(f"{path}: the file is empty (0 bytes): copy or download it again")
+
+
+def _safetensors_shapes(path: Path) -> Shapes:
+    from safetensors import SafetensorError, safe_open
+
+    _check_safetensors_length(path)
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            names = handle.keys()
+            return {name: tuple(handle.get_slice(name).get_shape()) for name in names}
+    except SafetensorError as error:
+        raise UserError(f"{path}: the file is damaged or cut off ({error}): copy or download it again") from error
+
+
+def _check_safetensors_length(path: Path) -> None:
+    """The two mistakes that deserve their own words: a file of another kind, and a download that stopped in the header."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    header = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
+    if len(start) == 9 and start[8:] == b"{" and header <= LARGEST_HEADER:
+        if path.stat().st_size < header + 8:
+            raise UserError(f"{path}: the file is cut off within its header: copy or download it again")
+        return
+    hint = ""
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        hint = ": it is a PyTorch pickle, give it a name that ends in .ckpt"
+    elif start[:1] in (b"<", b"v"):
+        hint = ": it is text, perhaps a web page or a Git LFS pointer that was saved in its place: download it again"
+    raise UserError(f"{path}: not a safetensors file{hint}")
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a PyTorch file, mapped into memory and not read, through `weights_only`, which refuses to run any code."""
+    import torch
+
+    zipped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are not, and cannot be mapped
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK" and not zipped:
+        raise UserError(f"{path}: the file is cut off or damaged: copy or download it again")
+    if start != b"PK" and start[:1] != b"\x80":
+        raise UserError(f"{path}: not a PyTorch file, whatever its name says: download it again, or give the right file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: what cannot be read is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise UserError(_refusal(path, str(error))) from error
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: the file is damaged or cut off ({reason}): copy or download it again") from error
+    while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: the pickle holds a {type(content).__name__}, not a dictionary of weights")
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+
+
+def _refusal(path: Path, error: str) -> str:
+    """Why `weights_only` would not load a pickle; torch's own text is long and advises to load it regardless."""
+    found = re.search(r"GLOBAL (\S+)", error)
+    what = f"would call {found[1].rstrip('.,')} while loading" if found else "holds more than weights, and could run code"
+    return f"{path}: refused: this pickle {what}: use a .safetensors file, from a source that you trust"

@@ -1,0 +1,1 @@
+"""Sample pictures during training: the file of prompts, the samplers, the drawing."""

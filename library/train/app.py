@@ -1,0 +1,70 @@
+"""From the command line to an exit code: reads the config, checks all that needs no model, then builds and trains."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from library.config.load import load_settings
+from library.errors import UserError
+from library.train.console import set_up_logging
+from library.train.signals import StopRequest
+
+USER_MISTAKE = 2
+STATUS_FILE = "TADPOLE_STATUS_FILE"  # launch.py reads from it the process to signal, and the exit code
+
+
+@dataclass(frozen=True)
+class Script:
+    """What tells one training script from another."""
+
+    name: str
+    tracker: str  # TensorBoard's sub-directory
+
+
+def main(script: Script, argv: list[str] | None = None) -> NoReturn:
+    """Run a training script and exit: 0 done, 2 the user's mistake, 130 / 143 stopped by a signal, 1 anything else."""
+    write_status(f"pid {os.getpid()}")
+    try:
+        code = run(script, sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        for message in error.messages:
+            print(f"error: {message}", file=sys.stderr)
+        code = USER_MISTAKE
+    write_status(f"exit {code}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def run(script: Script, argv: list[str]) -> int:
+    settings = load_settings(script.name, argv)
+    if settings is None:  # --output_config has written its file
+        return 0
+    from library.train.plan import make_plan
+
+    set_up_logging(settings.logging, is_main())
+    stop_request = StopRequest()
+    stop_request.listen()
+    plan = make_plan(settings)
+    if is_main():
+        print("\n".join(plan.lines()), flush=True)
+    if settings.training.dry_run:
+        return 0
+    from library.train.run import train_by_plan
+
+    return train_by_plan(script.tracker, plan, stop_request)
+
+
+def is_main() -> bool:
+    """Whether this is the process that speaks, where the launcher has started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def write_status(line: str) -> None:
+    if path := os.environ.get(STATUS_FILE):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")

@@ -1,0 +1,53 @@
+"""The batches of a run, on this process: latents cached if asked for, then loaded in the order of the plan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import torch
+
+from library.data.cache import CacheSettings, LatentCache
+from library.data.cache_fill import fill_cache
+from library.data.dataset import TrainingDataset
+from library.data.loader import make_loader, worker_count
+from library.data.order import TrainingOrder
+from library.train.fingerprint import weights_fingerprint
+from library.train.plan import Plan
+from library.train.runtime import Runtime
+from library.types import Batch, Parts
+
+log = logging.getLogger(__name__)
+
+
+def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Iterator[Batch]:
+    """Caches what is to be cached now; the batches are made as they are asked for."""
+    settings = plan.settings
+    cache = _make_cache(plan, parts, runtime) if settings.data.cache_latents else None
+    if cache is not None and not plan.prompts:
+        parts.vae.to("cpu")  # nothing needs it any more
+    dataset = TrainingDataset(plan.prepared, plan.seed, plan.length.last_step, settings.data.prior_loss_weight, cache)
+    order = TrainingOrder(
+        plan.prepared, plan.seed, settings.training.gradient_accumulation_steps, runtime.rank, runtime.world_size
+    )
+    asked = settings.given("max_data_loader_n_workers") is not None
+    workers = worker_count(settings.data.max_data_loader_n_workers, asked, dataset)
+    return make_loader(dataset, order.places(plan.length.first_step, plan.length.last_step), workers)
+
+
+def _make_cache(plan: Plan, parts: Parts, runtime: Runtime) -> LatentCache:
+    data, family = plan.settings.data, plan.family
+    settings = CacheSettings(
+        on_disk=data.cache_latents_to_disk,
+        vae_batch_size=data.vae_batch_size,
+        skip_cache_check=data.skip_cache_check,
+        vae_fingerprint=weights_fingerprint(parts.vae) if data.cache_latents_to_disk else "",
+        vae_scale=family.vae_scale,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+    with runtime.failing_together(), torch.no_grad():
+        cache = fill_cache(plan.prepared, lambda images: family.encode_images(parts, images), settings)
+    for line in cache.report.lines():
+        log.info("%s", line)
+    return cache

@@ -1,0 +1,80 @@
+"""What a person sees: messages and the progress bar, on one console so that they do not tear each other apart."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from library.config.options import LoggingOptions
+
+log = logging.getLogger(__name__)
+OURS = ("library", "networks")  # the packages whose messages are shown
+console = Console(stderr=True)
+LINES_PER_RUN = 50  # of progress, where the output is a file or a pipe and no bar can be drawn
+
+
+def set_up_logging(options: LoggingOptions, is_main: bool) -> None:
+    """Messages of this process: to the console (rich or simple), or to a file. Other processes report warnings only."""
+    handler: logging.Handler
+    if options.console_log_file:
+        handler = logging.FileHandler(options.console_log_file, mode="w", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    elif options.console_log_simple or not console.is_terminal:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        handler = RichHandler(console=console, show_path=False, markup=False)
+    for name in OURS:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel((options.console_log_level or "INFO") if is_main else "WARNING")
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.2f} it/s")
+
+
+class ProgressBar:
+    """Step, loss, learning rate, steps per second and time left. A line now and then where there is no terminal."""
+
+    def __init__(self, first_step: int, last_step: int, is_main: bool):
+        self.first_step, self.last_step = first_step, last_step
+        self._bar = Progress(
+            TextColumn("steps"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[rate]:.2e}"),
+            _Speed(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not is_main or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("steps", total=last_step, completed=first_step - 1, loss=0.0, rate=0.0)
+        self._writes_lines = is_main and not console.is_terminal
+        self._line_every = max(1, (last_step - first_step + 1) // LINES_PER_RUN)
+
+    def __enter__(self) -> ProgressBar:
+        self._started = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, loss: float, rate: float) -> None:
+        self._bar.update(self._task, completed=step, loss=loss, rate=rate)
+        done = step - self.first_step + 1
+        if self._writes_lines and (done % self._line_every == 0 or step == self.last_step):
+            speed = done / max(time.monotonic() - self._started, 1e-9)
+            left = timedelta(seconds=round((self.last_step - step) / speed))
+            log.info("step %d/%d  loss %.4f  lr %.2e  %.2f it/s  %s left", step, self.last_step, loss, rate, speed, left)

@@ -1,0 +1,87 @@
+"""What follows an optimizer step: events, TensorBoard, the progress bar, saves and samples, each if due."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch.optim import Optimizer
+
+from library.checkpoint.saver import Saver
+from library.config.options import SamplingOptions
+from library.optim.optimizers import adapted_learning_rates, evaluation_weights
+from library.train.console import ProgressBar
+from library.train.events import EventLog
+from library.train.loop import StepReport
+
+
+class Tracker(Protocol):
+    """accelerate's trackers."""
+
+    def log(self, values: dict[str, Any], step: int | None) -> None: ...
+
+
+@dataclass
+class Reactions:
+    """Called after each optimizer step by the loop."""
+
+    events: EventLog
+    trackers: list[Tracker]
+    progress: ProgressBar
+    optimizer: Optimizer
+    saver: Saver
+    sampling: SamplingOptions
+    draw_samples: Callable[[int, int | None], None]  # (step, epoch where it is an epoch's end)
+    steps_per_epoch: int
+    last_step: int  # the last one that is done
+    last_save_succeeded: bool = True
+    _recent: deque[float] = field(init=False)
+    _epoch_losses: list[float] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._recent = deque(maxlen=self.steps_per_epoch)
+
+    def __call__(self, report: StepReport) -> None:
+        place = report.place
+        self.last_step = place.step
+        self._recent.append(report.loss)
+        self._epoch_losses.append(report.loss)
+        average = math.fsum(self._recent) / len(self._recent)
+        self._log(report, average)
+        if place.ends_epoch:
+            self._end_epoch(place.epoch, place.step)
+        if self.saver.due(place.step):
+            self.last_save_succeeded = self.saver.save_step(place.step)
+        if samples_due(self.sampling, place.step, place.epoch if place.ends_epoch else None):
+            with evaluation_weights(self.optimizer):
+                self.draw_samples(place.step, place.epoch if place.ends_epoch else None)
+
+    def _log(self, report: StepReport, average: float) -> None:
+        place, rates = report.place, report.learning_rates
+        self.events.write(
+            "step", step=place.step, epoch=place.epoch, loss=report.loss, average_loss=average, lr=rates,
+            grad_norm=report.grad_norm, **({"extras": report.extras} if report.extras else {}),
+        )  # fmt: skip
+        values = {"loss/current": report.loss, "loss/average": average, "norm/grad_norm": report.grad_norm, **report.extras}
+        values |= {f"lr/{name}": rate for name, rate in rates.items()}
+        values |= {f"lr/d*lr/{name}": rate for name, rate in adapted_learning_rates(self.optimizer).items()}
+        for tracker in self.trackers:
+            tracker.log(values, step=place.step)
+        self.progress.update(place.step, average, next(iter(rates.values())))
+
+    def _end_epoch(self, epoch: int, step: int) -> None:
+        average = math.fsum(self._epoch_losses) / len(self._epoch_losses)
+        self._epoch_losses.clear()
+        self.events.write("epoch", epoch=epoch, step=step, average_loss=average)
+        for tracker in self.trackers:
+            tracker.log({"loss/epoch_average": average}, step=epoch)
+
+
+def samples_due(options: SamplingOptions, step: int, ended_epoch: int | None) -> bool:
+    """Whether samples are drawn after this step; the cadence in epochs decides over that in steps."""
+    if options.sample_every_n_epochs:
+        return ended_epoch is not None and ended_epoch % options.sample_every_n_epochs == 0
+    return options.sample_every_n_steps is not None and step % options.sample_every_n_steps == 0

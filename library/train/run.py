@@ -1,0 +1,167 @@
+"""A run: the pieces put together as the plan says, handed to the loop, and tidied up after it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelerate.tracking import TensorBoardTracker
+
+from library.checkpoint.state import TrainingObjects, load_state
+from library.diffusion.schedule import scaled_linear_schedule
+from library.diffusion.training_loss import DiffusionTraining
+from library.errors import UserError
+from library.methods.adapter import AdapterMethod
+from library.methods.base import Method
+from library.optim.optimizers import build_optimizer
+from library.optim.schedulers import build_scheduler
+from library.train.batch_loss import BatchLoss
+from library.train.batches import make_batches
+from library.train.console import ProgressBar
+from library.train.loop import NotFinite, train
+from library.train.plan import Plan
+from library.train.reactions import Reactions
+from library.train.record import RunRecord
+from library.train.runtime import Runtime
+from library.train.samples import SampleDrawer
+from library.train.saving import make_saver
+from library.train.signals import StopRequest
+
+log = logging.getLogger(__name__)
+FAILED = 1
+HINT = (
+    'Try a lower learning rate, max_grad_norm = 1.0, mixed_precision = "bf16" instead of "fp16", or no_half_vae; '
+    "and look at these pictures"
+)
+
+
+class Run:
+    """Everything that lives as long as a run. Made once, run once."""
+
+    def __init__(self, tracker_name: str, plan: Plan, stop_request: StopRequest):
+        settings = plan.settings
+        self.plan, self.stop_request = plan, stop_request
+        self.runtime = Runtime(settings.training.mixed_precision, plan.seed, stop_request)
+        self.record = RunRecord(plan, self.runtime)
+
+        self.parts = plan.family.load(settings.model, self.runtime.frozen_dtype, self.runtime.device)
+        self.method: Method = AdapterMethod(
+            settings.network, settings.optimizer, settings.training.gradient_checkpointing, plan.seed
+        )
+        self.method.attach(self.parts, plan.family.name)
+        self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups())
+        self.scheduler = build_scheduler(settings.scheduler, self.optimizer, plan.length.last_step)
+        objects = TrainingObjects(self.method.modules(), self.optimizer, self.scheduler, self.runtime.accelerator.scaler)
+        self.saver = make_saver(plan, self.runtime, self.record, self.method, objects)
+        if plan.resume is not None:
+            for note in load_state(plan.resume, objects):
+                log.info("%s", note)
+
+        self.batches = make_batches(plan, self.parts, self.runtime)
+        self.samples = SampleDrawer(plan, self.parts, self.method, self.runtime, self.record.report)
+        self.trackers = self._make_trackers(tracker_name)
+
+    def _make_trackers(self, name: str) -> list[TensorBoardTracker]:
+        options = self.plan.settings.logging
+        if not options.logging_dir or not self.runtime.is_main:
+            return []
+        folder = Path(options.logging_dir) / f"{options.log_prefix or ''}{time.strftime('%Y%m%d%H%M%S')}"
+        tracker = TensorBoardTracker(options.log_tracker_name or name, folder)
+        tracker.start()
+        return [tracker]
+
+    def run(self) -> int:
+        """Train; the exit code of the process."""
+        plan, length = self.plan, self.plan.length
+        self.record.events.write(
+            "start",
+            step=length.first_step - 1,
+            last_step=length.last_step,
+            steps_per_epoch=length.steps_per_epoch,
+            processes=self.runtime.world_size,
+            seed=plan.seed,
+            resumed_from=plan.resume and plan.resume.folder,
+        )
+        self.samples.draw_first()
+        self.method.train()
+        with ProgressBar(length.first_step, length.last_step, self.runtime.is_main) as progress:
+            reactions = Reactions(
+                self.record.events, self.trackers, progress, self.optimizer, self.saver, plan.settings.sampling,
+                self.samples.draw, length.steps_per_epoch, last_step=length.first_step - 1,
+            )  # fmt: skip
+            with self._saving_what_is_there(reactions):
+                train(
+                    self.batches, self._batch_loss(), self.method, self.runtime.prepare_optimizer(self.optimizer), self.scheduler,
+                    self.runtime, plan.settings.optimizer.max_grad_norm, reactions,
+                )  # fmt: skip
+        return self._finish(reactions)
+
+    def _batch_loss(self) -> BatchLoss:
+        settings, family = self.plan.settings, self.plan.family
+        schedule = scaled_linear_schedule(settings.noise.zero_terminal_snr)
+        diffusion = DiffusionTraining(schedule, family.objective, settings.noise, settings.loss)
+        return BatchLoss(
+            family, self.parts, diffusion, self.runtime, settings.model, self.plan.seed, self.method.trains_text_encoder
+        )
+
+    @contextmanager
+    def _saving_what_is_there(self, reactions: Reactions) -> Iterator[None]:
+        """Where the loop cannot go on, the weights of the last whole step are kept."""
+        try:
+            yield
+        except NotFinite as error:
+            self._save_interrupted(reactions.last_step)
+            self.record.events.write(
+                "not_finite", message=str(error), last_finite_step=error.last_finite_step, images=error.image_paths
+            )
+            pictures = ", ".join(dict.fromkeys(error.image_paths))
+            raise RunFailed(
+                f"{error}; the last finite step is {error.last_finite_step}; the batch held {pictures}. {HINT}"
+            ) from error
+        except UserError:
+            self._save_interrupted(reactions.last_step)
+            raise
+
+    def _save_interrupted(self, step: int) -> bool:
+        return step < self.plan.length.first_step or self.saver.save_interrupted(step)
+
+    def _finish(self, reactions: Reactions) -> int:
+        step, saved = reactions.last_step, reactions.last_save_succeeded
+        stopped = step < self.plan.length.last_step
+        if stopped:
+            saved = self._save_interrupted(step)
+            self.record.report("stopped", step=step, reason=self.stop_request.reason or "another process was asked to stop")
+        sheet = self.samples.write_sheet()
+        self.record.events.write("end", step=step, finished=not stopped, saved=saved)
+        for tracker in self.trackers:
+            tracker.finish()
+        if self.runtime.is_main:
+            print(self._summary(sheet), flush=True)
+        self.runtime.barrier()
+        self.record.events.close()
+        self.runtime.close()
+        if stopped:
+            return self.stop_request.exit_code or 143
+        return 0 if saved else FAILED
+
+    def _summary(self, sheet: Path | None) -> str:
+        saved = self.saver.ledger.entries("weights")
+        trained = self.saver.ledger.absolute(saved[-1]) if saved else None
+        logging_dir = self.plan.settings.logging.logging_dir
+        return self.record.summary(trained, self.samples.folder, sheet, Path(logging_dir) if logging_dir else None)
+
+
+class RunFailed(Exception):
+    """The run could not go on, through nobody's mistake in the config; the message is for the person."""
+
+
+def train_by_plan(tracker_name: str, plan: Plan, stop_request: StopRequest) -> int:
+    """Build and run what the plan says; the exit code."""
+    try:
+        return Run(tracker_name, plan, stop_request).run()
+    except RunFailed as error:
+        log.error("%s", error)
+        return FAILED

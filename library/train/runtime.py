@@ -1,0 +1,147 @@
+"""The machine below the loop: device, precision, processes and the global random generators."""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from library.errors import UserError
+from library.seeding import seed_from
+from library.train.signals import StopRequest
+from library.types import BatchPlace
+
+FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Runtime:
+    """One process of a run. `rank` and `world_size` count the processes that `accelerate launch` started."""
+
+    def __init__(self, mixed_precision: str, seed: int, stop_request: StopRequest):
+        # Without a GPU accelerate sees several processes only when told that the CPU is meant.
+        has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+        self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not has_gpu)
+        self.frozen_dtype = FROZEN_DTYPES[mixed_precision]  # of weights that are not trained
+        self.seed = seed
+        self.stop_request = stop_request
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def world_size(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether a loss scaler (fp16) is at work, which skips steps with infinite gradients by itself."""
+        return self.accelerator.scaler is not None
+
+    def autocast(self) -> AbstractContextManager:
+        return self.accelerator.autocast()
+
+    def prepare_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """Let the loss scaler skip steps; without one the optimizer is used as it is."""
+        return self.accelerator.prepare_optimizer(optimizer) if self.scales_gradients else optimizer
+
+    def seed_global_generators(self, place: BatchPlace) -> None:
+        """Make dropout, and whatever a network module draws by itself, a function of the place in the run."""
+        seed = seed_from(self.seed, "global", place.step, place.micro_step, self.rank)
+        torch.manual_seed(seed)
+        random.seed(seed)
+        numpy.random.seed(seed % 2**32)
+
+    def backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss)
+
+    def agree(self, losses: list[Tensor]) -> tuple[float, bool]:
+        """The mean loss of a step over the samples of all processes, and whether any process wants to stop after it."""
+        total = torch.cat(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64)
+        count = sum(len(loss) for loss in losses)
+        facts = torch.tensor([float(total), float(count), float(self.stop_request.wanted)])
+        if self.world_size > 1:
+            facts = facts.to(self.device)
+            torch.distributed.all_reduce(facts)
+        loss_sum, sample_count, stop_votes = facts.tolist()
+        return loss_sum / sample_count, stop_votes > 0
+
+    def average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Mean of the gradients over the processes, in a few large messages. Alike on every process to the bit."""
+        if self.world_size == 1:
+            return
+        for parameter in parameters:  # every process must send the same list, also for what its batch did not touch
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+            torch.distributed.all_reduce(flat)
+            flat /= self.world_size
+            for gradient, values in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+                gradient.copy_(values.view_as(gradient))
+
+    def clip_gradients(self, parameters: list[nn.Parameter], max_norm: float) -> float:
+        """Scale the gradients so that their joint norm is at most max_norm (0: leave them); returns the norm before."""
+        return float(self.accelerator.clip_grad_norm_(parameters, max_norm or math.inf))
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """A user's mistake that one process meets is raised in all, so that none waits for ever for another."""
+        messages: tuple[str, ...] = ()
+        try:
+            yield
+        except UserError as error:
+            messages = error.messages
+        everybodys = [messages]
+        if self.world_size > 1:
+            everybodys = [()] * self.world_size
+            torch.distributed.all_gather_object(everybodys, messages)
+        if any(everybodys):
+            raise UserError(*dict.fromkeys(message for messages in everybodys for message in messages))
+
+    def same_everywhere(self, value: str) -> str:
+        """The main process's value, in every process."""
+        values = [value]
+        if self.world_size > 1:
+            torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def barrier(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.distributed.destroy_process_group()
+
+
+def _buckets(gradients: Iterable[Tensor], most: int = 2**24) -> Iterable[list[Tensor]]:
+    """Gradients of one dtype grouped so that a message holds about `most` numbers."""
+    bucket: list[Tensor] = []
+    size = 0
+    for gradient in gradients:
+        if bucket and (gradient.dtype != bucket[0].dtype or size + gradient.numel() > most):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(gradient)
+        size += gradient.numel()
+    if bucket:
+        yield bucket

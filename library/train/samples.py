@@ -1,0 +1,89 @@
+"""Sample images of a run: drawn with the weights as they are, named, and gathered on a contact sheet at the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from library.checkpoint.files import atomic_write
+from library.methods.base import Method
+from library.sampling.preview import PreviewOptions, draw_samples, save_samples
+from library.sampling.prompts import SamplePrompt
+from library.sampling.sheet import contact_sheet
+from library.train.plan import Plan
+from library.train.runtime import Runtime
+from library.types import Parts
+
+log = logging.getLogger(__name__)
+
+
+class Report(Protocol):
+    """Run.report."""
+
+    def __call__(self, event: str, **facts: Any) -> None: ...
+
+
+class SampleDrawer:
+    """Draws the plan's prompts. A failure is reported and ends nothing."""
+
+    def __init__(self, plan: Plan, parts: Parts, method: Method, runtime: Runtime, report: Report):
+        self.folder = plan.output_dir / "sample"
+        self._plan, self._parts, self._method, self._runtime, self._report = plan, parts, method, runtime, report
+        self._columns: list[tuple[str, list[Path | None]]] = []
+
+    def draw_first(self) -> None:
+        """Before the first step, if asked for; a resumed run has these already."""
+        if self._plan.settings.sampling.sample_at_first and self._plan.length.first_step == 1:
+            self.draw(0, 0)
+
+    def draw(self, step: int, epoch: int | None) -> None:
+        """Draw and save all prompts. `epoch` where it ends with this step, and samples are counted in epochs."""
+        if not self._runtime.is_main or not self._plan.prompts:
+            return
+        settings = self._plan.settings
+        options = PreviewOptions(
+            self._plan.seed, settings.model.clip_skip, settings.model.max_token_length, settings.model.weighted_captions,
+            settings.noise.zero_terminal_snr,
+        )  # fmt: skip
+        started = time.monotonic()
+        self._method.eval()
+        try:
+            with self._runtime.autocast():
+                pictures = draw_samples(self._plan.family, self._parts, self._plan.prompts, options, self._failed)
+            in_epochs = settings.sampling.sample_every_n_epochs is not None or step == 0
+            paths = save_samples(
+                pictures, self._plan.prompts, self.folder, settings.saving.output_name, step, epoch if in_epochs else None
+            )
+        except OSError as error:
+            self._report("sample_failed", step=step, reason=str(error))
+            return
+        finally:
+            self._method.train()
+        remaining = iter(paths)
+        self._columns.append((f"step {step}", [next(remaining) if picture is not None else None for picture in pictures]))
+        self._report(
+            "sampled",
+            step=step,
+            seconds=round(time.monotonic() - started, 1),
+            count=len(paths),
+            images=[path.name for path in paths],
+        )
+
+    def write_sheet(self) -> Path | None:
+        """The contact sheet of what this run drew: a row per prompt, a column per time."""
+        if not self._columns:
+            return None
+        path = self.folder / f"{self._plan.settings.saving.output_name or 'last'}_sheet_{time.strftime('%Y%m%d%H%M%S')}.png"
+        try:
+            sheet = contact_sheet([prompt.prompt for prompt in self._plan.prompts], self._columns)
+            with atomic_write(path) as temporary:
+                sheet.save(temporary, format="PNG")
+        except OSError as error:
+            self._report("sample_failed", reason=f"the contact sheet: {error}")
+            return None
+        return path
+
+    def _failed(self, prompt: SamplePrompt, error: Exception) -> None:
+        self._report("sample_failed", prompt=prompt.prompt, reason=f"{type(error).__name__}: {error}")

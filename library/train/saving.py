@@ -1,0 +1,70 @@
+"""The saver of a run: what it writes, under which metadata, and how much room it needs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from library.checkpoint.dataset_facts import dataset_facts
+from library.checkpoint.hashes import model_hashes
+from library.checkpoint.ledger import Ledger, inherited_entries
+from library.checkpoint.metadata import TrainingFacts, file_metadata
+from library.checkpoint.naming import Kind, SavePoint
+from library.checkpoint.saver import Saver, Sources
+from library.checkpoint.state import TrainingObjects, write_state
+from library.methods.base import Method
+from library.optim.optimizers import evaluation_weights, optimizer_description
+from library.train.plan import Plan, check_space
+from library.train.record import RunRecord
+from library.train.runtime import Runtime
+
+BYTES_OF_WEIGHT = 4
+BYTES_OF_STATE = 12  # of a trained weight with two moments
+
+
+def make_saver(plan: Plan, runtime: Runtime, record: RunRecord, method: Method, objects: TrainingObjects) -> Saver:
+    """Checks the room on the disk, too."""
+    identity, facts = plan.identity, training_facts(plan, record)
+
+    def write_weights(path: Path, dtype: torch.dtype | None, metadata: dict[str, str]) -> None:
+        with evaluation_weights(objects.optimizer):
+            method.write(path, dtype, metadata)
+
+    def write_folder(folder: Path, point: SavePoint) -> None:
+        write_state(folder, objects, point, identity)
+
+    def metadata(point: SavePoint) -> dict[str, str]:
+        return file_metadata(facts, point, time.time())
+
+    trained = sum(parameter.numel() for group in objects.optimizer.param_groups for parameter in group["params"])
+    expected: dict[Kind, int] = {"weights": BYTES_OF_WEIGHT * trained, "state": BYTES_OF_STATE * trained}
+    check_space(plan, expected)
+    ledger = Ledger(record.folder, plan.output_dir, identity.lineage, inherited_entries(plan.runs_folder, identity.lineage))
+    sources = Sources(write_weights, write_folder, metadata, method.has_nan)
+    return Saver(plan.settings.saving, plan.length, ledger, sources, record.report, expected, runtime.is_main)
+
+
+def training_facts(plan: Plan, record: RunRecord) -> TrainingFacts:
+    """What the metadata tells of the run."""
+    settings, family = plan.settings, plan.family
+    hashed = not settings.network.no_metadata  # hashing a large model takes seconds
+    return TrainingFacts(
+        settings=settings,
+        session_id=int(plan.identity.lineage[:8], 16),
+        started_at=record.started_at,
+        seed=plan.seed,
+        length=plan.length,
+        batches_per_epoch=-(-plan.batches_per_epoch // plan.world_size),
+        total_batch_size=plan.effective_batch,
+        datasets=tuple(dataset_facts(prepared) for prepared in plan.prepared),
+        optimizer_description=optimizer_description(settings.optimizer),
+        base_model_version=family.base_model_version,
+        architecture=family.modelspec_architecture,
+        artefact="lora",
+        prediction_type=family.objective,
+        default_resolution=(family.default_resolution, family.default_resolution),
+        model_hashes=model_hashes(settings.model.pretrained_model_name_or_path or "") if hashed else None,
+        vae_hashes=model_hashes(settings.model.vae) if hashed and settings.model.vae else None,
+    )
