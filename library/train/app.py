@@ -11,6 +11,7 @@ from typing import NoReturn
 from library.config.load import load_settings
 from library.errors import UserError
 from library.train.console import set_up_logging
+from library.train.plan import make_plan
 from library.train.signals import StopRequest
 
 USER_MISTAKE = 2
@@ -44,16 +45,14 @@ def run(script: Script, argv: list[str]) -> int:
     settings = load_settings(script.name, argv)
     if settings is None:  # --output_config has written its file
         return 0
-    from library.train.plan import make_plan
-
-    set_up_logging(settings.logging, is_main())
     stop_request = StopRequest()
-    stop_request.listen()
+    stop_request.listen()  # before the imports that take seconds: the launcher may die meanwhile
+    set_up_logging(settings.logging, is_main())
     plan = make_plan(settings)
     if is_main():
         print("\n".join(plan.lines()), flush=True)
-    if settings.training.dry_run:
-        return 0
+    if settings.training.dry_run or stop_request.wanted:
+        return stop_request.exit_code
     from library.train.run import train_by_plan
 
     return train_by_plan(script.tracker, plan, stop_request)

@@ -10,6 +10,7 @@ import torch
 from library.data.cache import CacheSettings, LatentCache
 from library.data.cache_fill import fill_cache
 from library.data.dataset import TrainingDataset
+from library.data.foreign_batches import ForeignDataset
 from library.data.loader import make_loader, worker_count
 from library.data.order import TrainingOrder
 from library.train.fingerprint import weights_fingerprint
@@ -23,10 +24,15 @@ log = logging.getLogger(__name__)
 def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Iterator[Batch]:
     """Caches what is to be cached now; the batches are made as they are asked for."""
     settings = plan.settings
-    cache = _make_cache(plan, parts, runtime) if settings.data.cache_latents else None
+    with runtime.failing_together():
+        cache = _make_cache(plan, parts, runtime) if settings.data.cache_latents else None
     if cache is not None and not plan.prompts:
         parts.vae.to("cpu")  # nothing needs it any more
-    dataset = TrainingDataset(plan.prepared, plan.seed, plan.length.last_step, settings.data.prior_loss_weight, cache)
+    dataset: TrainingDataset | ForeignDataset
+    if settings.data.dataset_class:
+        dataset = ForeignDataset(plan.prepared[0], plan.seed, plan.length.last_step)
+    else:
+        dataset = TrainingDataset(plan.prepared, plan.seed, plan.length.last_step, settings.data.prior_loss_weight, cache)
     order = TrainingOrder(
         plan.prepared, plan.seed, settings.training.gradient_accumulation_steps, runtime.rank, runtime.world_size
     )
@@ -46,8 +52,13 @@ def _make_cache(plan: Plan, parts: Parts, runtime: Runtime) -> LatentCache:
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
-    with runtime.failing_together(), torch.no_grad():
-        cache = fill_cache(plan.prepared, lambda images: family.encode_images(parts, images), settings)
+    with torch.no_grad():
+        cache = fill_cache(
+            plan.prepared,
+            lambda images: family.encode_images(parts, images),
+            settings,
+            on_progress=lambda _done, _total: runtime.stop_request.check(),
+        )
     for line in cache.report.lines():
         log.info("%s", line)
     return cache

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from library.config.options import LoggingOptions
+from library.errors import UserError
 
 log = logging.getLogger(__name__)
 OURS = ("library", "networks")  # the packages whose messages are shown
@@ -25,7 +26,7 @@ def set_up_logging(options: LoggingOptions, is_main: bool) -> None:
     """Messages of this process: to the console (rich or simple), or to a file. Other processes report warnings only."""
     handler: logging.Handler
     if options.console_log_file:
-        handler = logging.FileHandler(options.console_log_file, mode="w", encoding="utf-8")
+        handler = _file_handler(options.console_log_file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     elif options.console_log_simple or not console.is_terminal:
         handler = logging.StreamHandler(sys.stderr)
@@ -36,6 +37,14 @@ def set_up_logging(options: LoggingOptions, is_main: bool) -> None:
         logger.handlers[:] = [handler]
         logger.propagate = False
         logger.setLevel((options.console_log_level or "INFO") if is_main else "WARNING")
+
+
+def _file_handler(path: str) -> logging.Handler:
+    try:
+        return logging.FileHandler(path, mode="w", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"console_log_file {path} cannot be written: {reason}; name a file in a folder that exists") from error
 
 
 class _Speed(ProgressColumn):

@@ -55,7 +55,7 @@ def train(
     for batch in batches:
         place = batch.place
         runtime.seed_global_generators(place)
-        method.before_batch(place)
+        method.before_batch(batch)
 
         sample_losses = batch_loss(batch)
         if place.share > 0:  # a filler copy, which only keeps the processes in step, is counted nowhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import uuid
@@ -16,9 +17,10 @@ from library.checkpoint.identity import RunIdentity, check_same_run, run_identit
 from library.checkpoint.naming import Kind, PlannedFile, RunLength, planned_bytes, planned_files
 from library.checkpoint.resume import FoundState, find_state
 from library.config.check import check_settings
-from library.config.datasets import load_dataset_settings
+from library.config.datasets import DatasetSettings, load_dataset_settings
 from library.config.load import Settings
-from library.data.cache import check_cacheable
+from library.data.cache import CacheSettings, check_cacheable
+from library.data.foreign import prepare_foreign
 from library.data.order import TrainingOrder
 from library.data.records import PreparedDataset
 from library.data.report import DataReport, data_report
@@ -27,11 +29,11 @@ from library.errors import UserError
 from library.families.base import Family
 from library.families.detect import identify
 from library.methods.network_module import check_network
-from library.optim.optimizers import check_optimizer
-from library.optim.schedulers import check_scheduler
 from library.sampling.prompts import SamplePrompt, read_prompts
 
 DEFAULT_STEPS = 1600
+CLASS_OPTIONS = ("dataset_class", "resolution", "max_data_loader_n_workers")  # of the data options: those that it leaves us
+LEAST_ROOM = 2**20  # bytes; the smallest networks need more
 BYTES_PER_ADAM_WEIGHT = 16  # fp32 weight, gradient and two moments
 BYTES_OF_DTYPE = {"no": 4, "fp16": 2, "bf16": 2}
 
@@ -93,32 +95,20 @@ class Plan:
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Check all that needs no model, every mistake at once, and work out the plan."""
-    saving = settings.saving
-    notes = [*settings.notes, *check_settings(settings)]
-    found = _collect(
-        identify=lambda: identify(settings.model),
-        datasets=lambda: load_dataset_settings(settings),
-        prompts=lambda: (
-            read_prompts(Path(settings.sampling.sample_prompts), settings.sampling.sample_sampler)
-            if settings.sampling.sample_prompts
-            else []
-        ),
-        resume=lambda: find_state(saving.resume, saving) if saving.resume else None,
-        optimizer=lambda: check_optimizer(settings.optimizer),
-        network=lambda: check_network(settings.network),
-        output=lambda: writable_check(saving.output_dir or ""),
-    )
+    """Check all that needs no model, and work out the plan. What is written comes first, and takes a fraction of a second."""
+    written = _collect(notes=lambda: check_settings(settings), datasets=lambda: _datasets_without_validation(settings))
+    notes = [*settings.notes, *written["notes"]]
+    found = _check_what_is_named(settings, written["datasets"])
     resume: FoundState | None = found["resume"]
     seed = _seed(settings, resume, notes)
-    prepared = prepare_datasets(found["datasets"], settings.data.on_bad_image)
+    prepared: list[PreparedDataset] = found["prepared"]
     if settings.data.cache_latents:
         check_cacheable(prepared)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     order = TrainingOrder(prepared, seed, settings.training.gradient_accumulation_steps, 0, world_size)
     length = _run_length(settings, order.steps_per_epoch, resume, notes)
     identity = _identity(settings, resume, seed, world_size, prepared, notes)
-    check_scheduler(settings.scheduler, settings.optimizer, length.last_step)
+    _check_scheduler(settings, length)
     return Plan(
         settings=settings,
         seed=seed,
@@ -135,6 +125,54 @@ def make_plan(settings: Settings) -> Plan:
     )
 
 
+def _datasets_without_validation(settings: Settings) -> list[DatasetSettings]:
+    """Nothing measures held-out images yet, so none may be held out. No datasets, if a class of the user's makes the batches."""
+    if settings.data.dataset_class:
+        return []
+    datasets = load_dataset_settings(settings)
+    split = [subset.where for dataset in datasets for subset in dataset.subsets if subset.validation_split]
+    if split:
+        raise UserError(*(f"{where} validation_split: known, not built yet" for where in split))
+    return datasets
+
+
+def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) -> dict[str, Any]:
+    """Look at every file, folder, module and class that the settings name; all mistakes in them are told at once."""
+    from library.optim.optimizers import check_optimizer  # imports torch, which takes seconds
+
+    saving, sampling = settings.saving, settings.sampling
+    return _collect(
+        identify=lambda: identify(settings.model),
+        prepared=lambda: _prepare(settings, datasets),
+        prompts=lambda: read_prompts(Path(sampling.sample_prompts), sampling.sample_sampler) if sampling.sample_prompts else [],
+        resume=lambda: find_state(saving.resume, saving) if saving.resume else None,
+        optimizer=lambda: check_optimizer(settings.optimizer),
+        network=lambda: check_network(settings.network),
+        output=lambda: _check_output(saving.output_dir or ""),
+        logs=lambda: writable_check(settings.logging.logging_dir, "logging_dir") if settings.logging.logging_dir else None,
+    )
+
+
+def _prepare(settings: Settings, datasets: list[DatasetSettings]) -> list[PreparedDataset]:
+    data = settings.data
+    if not data.dataset_class:
+        return prepare_datasets(datasets, data.on_bad_image, CacheSettings.suffix if data.cache_latents else None)
+    where = settings.where("dataset_class")
+    if data.resolution is None:
+        raise UserError(f"{where}: the class is told the resolution, which is missing; give --resolution 512")
+    prepared = prepare_foreign(data.dataset_class, settings.model.max_token_length, data.resolution, where)
+    names = [field.name for field in dataclasses.fields(data) if field.name not in CLASS_OPTIONS]
+    if unused := [name for name in names if settings.changed(name)]:
+        prepared.notes.append(f"{where}: the class decides about pictures and captions; not used are {', '.join(unused)}")
+    return [prepared]
+
+
+def _check_output(folder: str) -> None:
+    """What a run needs is known once its network is made (`check_space`); a disk that is as good as full is told before."""
+    writable_check(folder)
+    free_space_check(folder, LEAST_ROOM)
+
+
 def _collect(**checks: Callable[[], Any]) -> dict[str, Any]:
     """Run every check; the mistakes of all of them are reported at once."""
     results: dict[str, Any] = {}
@@ -147,6 +185,12 @@ def _collect(**checks: Callable[[], Any]) -> dict[str, Any]:
     if messages:
         raise UserError(*messages)
     return results
+
+
+def _check_scheduler(settings: Settings, length: RunLength) -> None:
+    from library.optim.schedulers import check_scheduler
+
+    check_scheduler(settings.scheduler, settings.optimizer, length.last_step)
 
 
 def _seed(settings: Settings, resume: FoundState | None, notes: list[str]) -> int:
@@ -192,8 +236,9 @@ def _run_length(settings: Settings, steps_per_epoch: int, resume: FoundState | N
     done = resume.current_step if resume is not None else asked or 0
     if done >= last_step:
         raise UserError(
-            f"max_train_steps: {done} steps are done already and {last_step} are asked for in all; give a larger max_train_steps "
-            "or max_train_epochs (they count from the very beginning)"
+            f"max_train_steps: {last_step} steps are asked for in all, and {done} are done already"
+            f"{f' in {resume.folder}' if resume else ''}: give a larger max_train_steps or max_train_epochs (they count from the "
+            "very beginning)"
         )
     return RunLength(done + 1, last_step, steps_per_epoch)
 

@@ -55,7 +55,7 @@ class RunRecord:
 
     def summary(self, trained: Path | None, samples: Path | None, sheet: Path | None, log_folder: Path | None) -> str:
         """Where everything is, at the end of a run."""
-        lines = [f"trained weights: {trained}" if trained else "no weights were saved: see the messages above"]
+        lines = [f"trained weights: {trained}" if trained else "trained weights: none were saved"]
         lines += [f"sample images:   {samples}", f"contact sheet:   {sheet}"] if sheet else []
         lines += [f"TensorBoard:     tensorboard --logdir {log_folder}"] if log_folder else []
         return "\n".join([*lines, f"record of run:   {self.folder}"])

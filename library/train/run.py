@@ -28,7 +28,7 @@ from library.train.record import RunRecord
 from library.train.runtime import Runtime
 from library.train.samples import SampleDrawer
 from library.train.saving import make_saver
-from library.train.signals import StopRequest
+from library.train.signals import Stopped, StopRequest
 
 log = logging.getLogger(__name__)
 FAILED = 1
@@ -60,7 +60,6 @@ class Run:
             for note in load_state(plan.resume, objects):
                 log.info("%s", note)
 
-        self.batches = make_batches(plan, self.parts, self.runtime)
         self.samples = SampleDrawer(plan, self.parts, self.method, self.runtime, self.record.report)
         self.trackers = self._make_trackers(tracker_name)
 
@@ -85,16 +84,18 @@ class Run:
             seed=plan.seed,
             resumed_from=plan.resume and plan.resume.folder,
         )
-        self.samples.draw_first()
-        self.method.train()
-        with ProgressBar(length.first_step, length.last_step, self.runtime.is_main) as progress:
-            reactions = Reactions(
-                self.record.events, self.trackers, progress, self.optimizer, self.saver, plan.settings.sampling,
-                self.samples.draw, length.steps_per_epoch, last_step=length.first_step - 1,
-            )  # fmt: skip
-            with self._saving_what_is_there(reactions):
+        progress = ProgressBar(length.first_step, length.last_step, self.runtime.is_main)
+        reactions = Reactions(
+            self.record.events, self.trackers, progress, self.optimizer, self.saver, plan.settings.sampling,
+            self.samples.draw, length.steps_per_epoch, last_step=length.first_step - 1,
+        )  # fmt: skip
+        with self._saving_what_is_there(reactions):
+            batches = make_batches(plan, self.parts, self.runtime)
+            self.samples.draw_first()
+            self.method.train()
+            with progress:
                 train(
-                    self.batches, self._batch_loss(), self.method, self.runtime.prepare_optimizer(self.optimizer), self.scheduler,
+                    batches, self._batch_loss(), self.method, self.runtime.prepare_optimizer(self.optimizer), self.scheduler,
                     self.runtime, plan.settings.optimizer.max_grad_norm, reactions,
                 )  # fmt: skip
         return self._finish(reactions)
@@ -109,20 +110,23 @@ class Run:
 
     @contextmanager
     def _saving_what_is_there(self, reactions: Reactions) -> Iterator[None]:
-        """Where the loop cannot go on, the weights of the last whole step are kept."""
+        """Where the run cannot go on, the weights of the last whole step are kept."""
         try:
             yield
+        except Stopped:  # before the first step
+            pass
         except NotFinite as error:
-            self._save_interrupted(reactions.last_step)
+            saved = self._save_interrupted(reactions.last_step)
             self.record.events.write(
                 "not_finite", message=str(error), last_finite_step=error.last_finite_step, images=error.image_paths
             )
+            self._end(reactions.last_step, finished=False, saved=saved)
             pictures = ", ".join(dict.fromkeys(error.image_paths))
             raise RunFailed(
                 f"{error}; the last finite step is {error.last_finite_step}; the batch held {pictures}. {HINT}"
             ) from error
         except UserError:
-            self._save_interrupted(reactions.last_step)
+            self._end(reactions.last_step, finished=False, saved=self._save_interrupted(reactions.last_step))
             raise
 
     def _save_interrupted(self, step: int) -> bool:
@@ -135,17 +139,20 @@ class Run:
             saved = self._save_interrupted(step)
             self.record.report("stopped", step=step, reason=self.stop_request.reason or "another process was asked to stop")
         sheet = self.samples.write_sheet()
-        self.record.events.write("end", step=step, finished=not stopped, saved=saved)
-        for tracker in self.trackers:
-            tracker.finish()
+        self._end(step, finished=not stopped, saved=saved)
         if self.runtime.is_main:
             print(self._summary(sheet), flush=True)
         self.runtime.barrier()
-        self.record.events.close()
         self.runtime.close()
         if stopped:
             return self.stop_request.exit_code or 143
         return 0 if saved else FAILED
+
+    def _end(self, step: int, finished: bool, saved: bool) -> None:
+        self.record.events.write("end", step=step, finished=finished, saved=saved)
+        self.record.events.close()
+        for tracker in self.trackers:
+            tracker.finish()
 
     def _summary(self, sheet: Path | None) -> str:
         saved = self.saver.ledger.entries("weights")

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from library.errors import UserError
 from library.seeding import seed_from
-from library.train.signals import StopRequest
+from library.train.signals import Stopped, StopRequest
 from library.types import BatchPlace
 
 FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -103,18 +103,22 @@ class Runtime:
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """A user's mistake that one process meets is raised in all, so that none waits for ever for another."""
+        """A user's mistake that one process meets, or a stop that it is asked for, is raised in all: none waits for another."""
         messages: tuple[str, ...] = ()
         try:
             yield
         except UserError as error:
             messages = error.messages
-        everybodys = [messages]
+        except Stopped:
+            pass
+        everybodys = [(messages, self.stop_request.wanted)]
         if self.world_size > 1:
-            everybodys = [()] * self.world_size
-            torch.distributed.all_gather_object(everybodys, messages)
-        if any(everybodys):
-            raise UserError(*dict.fromkeys(message for messages in everybodys for message in messages))
+            everybodys *= self.world_size
+            torch.distributed.all_gather_object(everybodys, everybodys[0])
+        if any(messages for messages, _ in everybodys):
+            raise UserError(*dict.fromkeys(message for messages, _ in everybodys for message in messages))
+        if any(stop_wanted for _, stop_wanted in everybodys):
+            raise Stopped
 
     def same_everywhere(self, value: str) -> str:
         """The main process's value, in every process."""

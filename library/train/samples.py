@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,7 +41,8 @@ class SampleDrawer:
 
     def draw(self, step: int, epoch: int | None) -> None:
         """Draw and save all prompts. `epoch` where it ends with this step, and samples are counted in epochs."""
-        if not self._runtime.is_main or not self._plan.prompts:
+        prompts, stop_request = self._plan.prompts, self._runtime.stop_request
+        if not self._runtime.is_main or not prompts or stop_request.wanted:
             return
         settings = self._plan.settings
         options = PreviewOptions(
@@ -51,11 +53,11 @@ class SampleDrawer:
         self._method.eval()
         try:
             with self._runtime.autocast():
-                pictures = draw_samples(self._plan.family, self._parts, self._plan.prompts, options, self._failed)
+                asked = takewhile(lambda _: not stop_request.wanted, prompts)
+                pictures = draw_samples(self._plan.family, self._parts, asked, options, self._failed)
+            pictures += [None] * (len(prompts) - len(pictures))
             in_epochs = settings.sampling.sample_every_n_epochs is not None or step == 0
-            paths = save_samples(
-                pictures, self._plan.prompts, self.folder, settings.saving.output_name, step, epoch if in_epochs else None
-            )
+            paths = save_samples(pictures, prompts, self.folder, settings.saving.output_name, step, epoch if in_epochs else None)
         except OSError as error:
             self._report("sample_failed", step=step, reason=str(error))
             return

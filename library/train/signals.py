@@ -15,6 +15,10 @@ LAUNCHED_BY_ACCELERATE = "ACCELERATE_MIXED_PRECISION"  # the launcher sets it fo
 SAME_GESTURE_S = 1.0  # one Ctrl-C reaches a process twice: from the terminal and from the launcher
 
 
+class Stopped(Exception):
+    """Somebody asked to stop at a point where the work cannot go on from later."""
+
+
 class StopRequest:
     """Remembers that somebody asked to stop. A second signal, a second or more later, leaves at once.
 
@@ -38,6 +42,11 @@ class StopRequest:
         if not self.wanted:
             self.reason, self.exit_code, self._asked_at = reason, exit_code, time.monotonic()
             self.wanted = True
+
+    def check(self) -> None:
+        """Raise Stopped if somebody asked: for work before the first step, which leaves nothing to save."""
+        if self.wanted:
+            raise Stopped
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         exit_code = 128 + number

@@ -1,0 +1,232 @@
+"""Tiny training runs, each in a process of its own that can be struck by a signal at a chosen instant."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file
+
+import library.data.loader
+import library.train.run  # noqa: F401  imported once by the fork server, so that a run starts in a moment
+from library.train.app import Script, main
+from tests.tiny_models import tiny_sd1_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows os.kill ends a process with any signal
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+IMAGES = 5
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A signal that a process sends to itself at the n-th call of a function, 1-based."""
+
+    function: str  # "package.module.function" or "package.module.Class.function", where it is looked up when called
+    call: int
+    when: Literal["before", "half-way", "after"]  # half-way: half of the file whose path it was given is written
+    signal: int = KILL
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended: its exit code, negative for the signal that killed it, and all that it printed."""
+
+    code: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A folder with a tiny model and pictures, in which runs with common options are made."""
+
+    folder: Path
+    options: dict[str, Any]
+
+    def output(self, name: str) -> Path:
+        return self.folder / name
+
+    def config(self, name: str, **options: Any) -> Path:
+        """The config of a run whose files go to `output(name)`; an option that is None is left out."""
+        values = {**self.options, "output_dir": str(self.output(name)), "output_name": "toad", **options}
+        path = self.folder / f"{name}.toml"
+        lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None]
+        path.write_text("".join(lines), encoding="utf-8")
+        return path
+
+    def train(
+        self, name: str, *flags: str, strikes: Sequence[Strike] = (), constants: Mapping[str, Any] | None = None, **options: Any
+    ) -> Outcome:
+        """A run until its end. `constants`: other values for names of modules, such as "package.module.NAME"."""
+        arguments = ["--config_file", str(self.config(name, **options)), *flags]
+        return self._finished(name, _train, arguments, list(strikes), dict(constants or {}))
+
+    def go_on(self, name: str, strikes: Sequence[Strike] = (), **options: Any) -> Outcome:
+        """What a person does after a crash: the same command with --resume latest; from the start if there is no state yet."""
+        outcome = self.train(name, "--resume", "latest", strikes=strikes, **options)
+        if outcome.code == 2 and "no complete state folder" in outcome.output:
+            return self.train(name, strikes=strikes, **options)
+        return outcome
+
+    def count_calls(self, name: str, functions: Sequence[str], **options: Any) -> Counter[str]:
+        """How often a whole run calls each of the functions."""
+        counts = self.folder / f"{name}.counts.json"
+        arguments = ["--config_file", str(self.config(name, **options))]
+        outcome = self._finished(name, _train_counting, arguments, list(functions), counts)
+        assert outcome.code == 0, outcome.output
+        return Counter(json.loads(counts.read_text(encoding="utf-8")))
+
+    def _finished(self, name: str, target: Callable, *arguments: Any) -> Outcome:
+        log = self.folder / f"{name}.log"
+        process = _context().Process(target=target, args=(log, *arguments))
+        process.start()
+        process.join()
+        return Outcome(process.exitcode, log.read_text(encoding="utf-8"))
+
+    def events(self, name: str, rank: int = 0) -> list[dict[str, Any]]:
+        """The events of all runs into this folder, the earliest run first."""
+        file = "events.jsonl" if rank == 0 else f"events.rank{rank}.jsonl"
+        logs = sorted(self.output(name).glob(f"*-runs/*/{file}"))
+        lines = [line for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+        return sorted((json.loads(line) for line in lines), key=lambda event: event["time"])
+
+
+def make_workshop(folder: Path, **options: Any) -> Workshop:
+    """Pictures of 64 pixels with captions of several tags, two of them of one more size, and a model."""
+    pictures = folder / "data" / "1_toad"
+    pictures.mkdir(parents=True)
+    for number in range(IMAGES):
+        write_picture(pictures / f"{number}.png", number)
+        (pictures / f"{number}.txt").write_text(f"toad {number}, green, wet, small, on a stone", encoding="utf-8")
+    defaults = {
+        "pretrained_model_name_or_path": str(tiny_sd1_folder(folder / "model")),
+        "train_data_dir": str(folder / "data"),
+        "resolution": 64,
+        "caption_extension": ".txt",
+        "network_module": "networks.lora",
+        "network_dim": 2,
+        "seed": 1,
+        "learning_rate": 1e-3,
+        "cache_latents": True,
+    }
+    return Workshop(folder, {**defaults, **options})
+
+
+def write_picture(path: Path, seed: int) -> None:
+    blocks = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(blocks.repeat(8, axis=0).repeat(8, axis=1)).save(path)
+
+
+def tensors_hash(path: Path) -> str:
+    """SHA-256 over names, types, shapes and bytes of the tensors; not over metadata, which tells the time."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(path).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+# --- the processes ---
+
+
+@functools.cache
+def _context() -> Any:
+    """Processes that are forked from one that has imported everything and has no threads; elsewhere, fresh ones."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return context
+
+
+def _train(log: Path, arguments: list[str], strikes: list[Strike], constants: dict[str, Any]) -> None:
+    """What a process does: `python train_network.py` with these arguments; everything printed goes to the file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    multiprocessing.set_start_method(None, force=True)  # for loader workers, as in a process of its own
+    library.data.loader._cpu_threads = lambda: 3  # so that two workers are two on any machine
+    for name, value in constants.items():
+        _wrap(name, lambda _, value=value: value)
+    for strike in strikes:
+        _wrap(strike.function, functools.partial(_struck, strike))
+    main(Script("train_network.py", "network_train"), arguments)
+
+
+def _train_counting(log: Path, arguments: list[str], functions: list[str], counts: Path) -> None:
+    counter: Counter[str] = Counter()
+    for function in functions:
+        _wrap(function, functools.partial(_counted, counter, function))
+    try:
+        _train(log, arguments, [], {})
+    finally:
+        counts.write_text(json.dumps(counter), encoding="utf-8")
+
+
+def _wrap(path: str, wrapper: Callable[[Any], Any]) -> None:
+    """Puts something else in the place of what a path such as "package.module.Class.function" names."""
+    owner, _, name = path.rpartition(".")
+    try:
+        holder: Any = importlib.import_module(owner)
+    except ModuleNotFoundError:  # a class
+        module, _, class_name = owner.rpartition(".")
+        holder = getattr(importlib.import_module(module), class_name)
+    setattr(holder, name, wrapper(getattr(holder, name)))
+
+
+def _counted(counter: Counter[str], name: str, function: Callable) -> Callable:
+    @functools.wraps(function)
+    def counting(*arguments: Any, **keywords: Any) -> Any:
+        counter[name] += 1
+        return function(*arguments, **keywords)
+
+    return counting
+
+
+def _struck(strike: Strike, function: Callable) -> Callable:
+    calls = 0
+
+    @functools.wraps(function)
+    def striking(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls != strike.call:
+            return function(*arguments, **keywords)
+        if strike.when == "before":
+            _send(strike.signal)
+        result = function(*arguments, **keywords)
+        if strike.when == "half-way":
+            path = next(argument for argument in arguments if isinstance(argument, Path))
+            os.truncate(path, path.stat().st_size // 2)
+        if strike.when != "before":
+            _send(strike.signal)
+        return result
+
+    return striking
+
+
+def _send(number: int) -> None:
+    sys.stdout.flush()
+    os.kill(os.getpid(), number)

@@ -1,0 +1,137 @@
+"""What is known before a model is loaded: how long a run is, where it begins, and what stands in its way."""
+
+from __future__ import annotations
+
+import pytest
+
+from library.config.load import load_settings
+from library.errors import UserError
+from library.train.plan import Plan, make_plan
+from tests.train.runs import Strike, Workshop, make_workshop
+
+READS_WEIGHTS = "library.families.loading.load_module"
+TRAINS = "library.train.run.train_by_plan"
+STEPS_PER_EPOCH = 3  # 5 pictures, batch size 1, 2 accumulated
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Workshop:
+    return make_workshop(tmp_path_factory.mktemp("plan"), gradient_accumulation_steps=2)
+
+
+@pytest.fixture(scope="module")
+def stopped(workshop) -> str:
+    """A finished run of 4 steps with its state."""
+    assert workshop.train("stopped", max_train_steps=4, save_state=True).code == 0
+    return "stopped"
+
+
+def plan(workshop: Workshop, name: str, *flags: str, **options) -> Plan:
+    settings = load_settings("train_network.py", ["--config_file", str(workshop.config(name, **options)), *flags])
+    assert settings is not None
+    return make_plan(settings)
+
+
+def mistakes(workshop: Workshop, name: str, *flags: str, **options) -> tuple[str, ...]:
+    with pytest.raises(UserError) as raised:
+        plan(workshop, name, *flags, **options)
+    return raised.value.messages
+
+
+def test_steps_as_given(workshop):
+    found = plan(workshop, "steps", max_train_steps=7)
+    assert (found.length.first_step, found.length.last_step, found.length.epochs) == (1, 7, 3)
+    assert (found.batches_per_epoch, found.length.steps_per_epoch, found.effective_batch) == (5, STEPS_PER_EPOCH, 2)
+    assert found.notes == []
+
+
+def test_epochs_win_and_the_run_says_so(workshop):
+    found = plan(workshop, "epochs", max_train_steps=7, max_train_epochs=4)
+    assert found.length.last_step == 4 * STEPS_PER_EPOCH
+    assert found.notes == ["max_train_epochs and max_train_steps are both given: the epochs decide, 12 steps"]
+    assert plan(workshop, "epochs", max_train_epochs=4).notes == []
+
+
+def test_the_default_is_said(workshop):
+    found = plan(workshop, "default")
+    assert found.length.last_step == 1600
+    assert found.notes == ["neither max_train_steps nor max_train_epochs is given: the default is 1600 steps"]
+
+
+def test_processes_share_an_epoch(workshop, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = plan(workshop, "two", max_train_epochs=2)
+    assert (found.batches_per_epoch, found.length.steps_per_epoch, found.effective_batch) == (5, 2, 4)
+    assert found.length.last_step == 4
+
+
+@pytest.mark.parametrize(
+    "options, first_step",
+    [({"initial_step": 5}, 6), ({"initial_epoch": 3}, 2 * STEPS_PER_EPOCH + 1), ({"initial_epoch": 1}, 1)],
+)
+def test_counters_without_a_state(workshop, options, first_step):
+    found = plan(workshop, "initial", max_train_steps=10, **options)
+    assert (found.length.first_step, found.length.last_step) == (first_step, 10)
+
+
+def test_nothing_left_to_do(workshop):
+    (message,) = mistakes(workshop, "done", max_train_steps=10, initial_epoch=5)
+    assert message.startswith("max_train_steps: 10 steps are asked for in all, and 12 are done already")
+
+
+def test_resuming_goes_on_where_the_state_ends(workshop, stopped):
+    found = plan(workshop, stopped, "--resume", "latest", max_train_steps=10)
+    assert (found.length.first_step, found.length.last_step) == (5, 10)
+    assert found.notes[-1] == f"resuming from {workshop.output(stopped) / 'toad-state'}, where 4 steps are done"
+    assert plan(workshop, stopped, "--resume", "latest", max_train_steps=10, initial_step=4).length.first_step == 5
+
+
+def test_a_state_brings_its_seed(workshop, stopped):
+    found = plan(workshop, stopped, "--resume", "latest", max_train_steps=10, seed=None)
+    assert found.seed == 1
+    fresh = [plan(workshop, "seedless", max_train_steps=10, seed=None) for _ in range(2)]
+    assert fresh[0].seed != fresh[1].seed
+    assert fresh[0].notes == [f"no seed was given: drew {fresh[0].seed}"]
+
+
+@pytest.mark.parametrize("options", [{"initial_step": 3}, {"initial_epoch": 3}])
+def test_counters_that_contradict_the_state(workshop, stopped, options):
+    (message,) = mistakes(workshop, stopped, "--resume", "latest", max_train_steps=10, **options)
+    assert "the state" in message
+    assert "says 4" in message
+    assert "delete initial_step and initial_epoch" in message
+
+
+def test_a_state_of_another_run(workshop, stopped):
+    messages = mistakes(workshop, stopped, "--resume", "latest", max_train_steps=10, seed=2, network_dim=4, train_batch_size=2)
+    for name in ("seed is 2 here and 1", "network_dim is 4 here and 2", "the data has changed"):
+        assert any(name in message for message in messages), messages
+
+
+def test_a_finished_run_has_nothing_to_resume(workshop, stopped):
+    (message,) = mistakes(workshop, stopped, "--resume", "latest", max_train_steps=4)
+    assert "4 steps are asked for in all, and 4 are done already" in message
+
+
+def test_all_mistakes_at_once(workshop):
+    options = {"pretrained_model_name_or_path": str(workshop.folder / "nowhere"), "optimizer_type": "Adamm", "max_train_steps": 4}
+    messages = mistakes(workshop, "wrong", "--resume", str(workshop.folder / "no-state"), **options)
+    for word in ("nowhere", "Adamm", "no-state"):
+        assert any(word in message for message in messages), messages
+
+
+def test_a_dry_run_prints_the_plan_and_reads_no_weight(workshop):
+    forbidden = [
+        Strike("library.families.loading.load_module", 1, "before"),
+        Strike("library.train.run.train_by_plan", 1, "before"),
+    ]
+    outcome = workshop.train("dry", "--dry_run", strikes=forbidden, max_train_steps=7, save_every_n_steps=3, save_state=True)
+    assert outcome.code == 0, outcome.output
+    for line in (
+        "batches per epoch: 5; optimizer steps per epoch: 3",
+        "steps: 1 to 7, 3 epochs; seed 1",
+        "effective batch: 2 (batch x 1 processes x 2 accumulated)",
+        "toad-step00000003.safetensors, toad-step00000003-state, toad-step00000006.safetensors",
+    ):
+        assert line in outcome.output
+    assert list(workshop.output("dry").iterdir()) == []
