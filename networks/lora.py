@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from library.errors import UserError
 from networks.lora_blocks import SD_LAYOUT
 from networks.lora_module import LoRAModule, Target
-from networks.lora_settings import SHAPE_KEYS, LoRASettings, read_settings
+from networks.lora_settings import BLOCK_LISTS, DEFAULT_RANK, LR_WEIGHTS, SHAPE_KEYS, LoRASettings, read_settings
 from networks.lora_targets import TEXT_ENCODER_PREFIX, UNET_PREFIX, layout_of, text_encoder_targets, unet_targets
-from networks.lora_weights import LoadReport, projections_of, ranks_and_alphas, read_weights, shorten, write_weights
+from networks.lora_weights import LoadReport, linear_ranks, projections_of, ranks_and_alphas, read_weights, shorten, write_weights
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,27 @@ def check_arguments(
 ) -> None:
     """UserError if `create_network` would refuse these values; needs no model."""
     read_settings(network_dim, network_alpha, neuron_dropout, network_args, SD_LAYOUT)
+
+
+def check_weights(
+    file: str | Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    gives_shapes: bool,
+    network_dim: int | None,
+    **network_args: str | float | None,
+) -> None:
+    """UserError if a file with tensors of these names and shapes is no LoRA, or has another rank than the network to be made.
+
+    gives_shapes: the network gets its ranks from the file, so that network_dim and network_args do not matter.
+    """
+    ranks = linear_ranks(shapes)
+    if not ranks:
+        raise UserError(f"{file}: there is no LoRA in it, but {shorten(sorted(shapes))}; give a file that train_network.py wrote")
+    rank = network_dim or DEFAULT_RANK
+    by_block = any(network_args.get(key) is not None for key in (*BLOCK_LISTS, *LR_WEIGHTS))
+    if not gives_shapes and not by_block and rank not in ranks:
+        found = max(ranks)
+        raise UserError(f"{file}: its rank is {found}, but network_dim is {rank}; set network_dim = {found}, or use dim_from_weights")
 
 
 def create_network(

@@ -85,3 +85,12 @@ def ranks_and_alphas(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, floa
             alpha = weights.get(f"{name}.alpha")
             found[name] = (rank, float(alpha) if alpha is not None else float(rank))
     return found
+
+
+def linear_ranks(shapes: Mapping[str, tuple[int, ...]]) -> set[int]:
+    """The ranks of the adapters of linear layers and 1x1 convolutions, from the names and shapes of a file's tensors."""
+    return {
+        shape[0]
+        for name, shape in shapes.items()
+        if name.startswith("lora_") and name.endswith(".lora_down.weight") and set(shape[2:]) <= {1}
+    }

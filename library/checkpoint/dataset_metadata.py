@@ -17,7 +17,7 @@ def dataset_file_metadata(datasets: Sequence[DatasetFacts]) -> dict[str, Any]:
     folders: dict[str, Any] = {}
     for settings, facts in (pair for dataset in datasets for pair in _subsets(dataset)):
         if not settings.is_reg:
-            folders[_free_name(settings.image_dir.name, folders)] = _folder(settings, facts)
+            folders[_free_name(settings.name, folders)] = _folder(settings, facts)
     tags: dict[str, dict[str, int]] = {}
     for dataset in datasets:
         tags = {**_tag_frequency(dataset), **tags}  # a folder that two datasets use is counted once
@@ -44,8 +44,8 @@ def single_dataset_metadata(dataset: DatasetFacts, options: DataOptions, total_b
         "ss_enable_bucket": settings.enable_bucket,
         "ss_bucket_no_upscale": settings.bucket_no_upscale,
         **{f"ss_{name}": value for name, value in _bucket_limits(dataset).items()},
-        "ss_dataset_dirs": json.dumps({s.image_dir.name: _folder(s, facts) for s, facts in subsets if not s.is_reg}),
-        "ss_reg_dataset_dirs": json.dumps({s.image_dir.name: _folder(s, facts) for s, facts in subsets if s.is_reg}),
+        "ss_dataset_dirs": json.dumps({s.name: _folder(s, facts) for s, facts in subsets if not s.is_reg}),
+        "ss_reg_dataset_dirs": json.dumps({s.name: _folder(s, facts) for s, facts in subsets if s.is_reg}),
         "ss_tag_frequency": json.dumps(_tag_frequency(dataset)),
         "ss_bucket_info": json.dumps(_bucket_info(dataset)),
     }
@@ -54,7 +54,7 @@ def single_dataset_metadata(dataset: DatasetFacts, options: DataOptions, total_b
 def _dataset(dataset: DatasetFacts) -> dict[str, Any]:
     settings = dataset.settings
     return {
-        "is_dreambooth": True,
+        "is_dreambooth": not any(subset.metadata_file for subset in settings.subsets),
         "batch_size_per_device": settings.batch_size,
         "num_train_images": dataset.num_train_images,
         "num_reg_images": dataset.num_reg_images,
@@ -84,10 +84,14 @@ def _subset(settings: SubsetSettings, facts: SubsetFacts) -> dict[str, Any]:
         "caption_prefix": caption.caption_prefix,
         "caption_suffix": caption.caption_suffix,
         "resize_interpolation": settings.resize_interpolation,
-        "image_dir": settings.image_dir.name,
-        "class_tokens": settings.class_tokens,
-        "is_reg": settings.is_reg,
+        **_source(settings),
     }
+
+
+def _source(settings: SubsetSettings) -> dict[str, Any]:
+    if settings.metadata_file:
+        return {"metadata_file": settings.name}
+    return {"image_dir": settings.name, "class_tokens": settings.class_tokens, "is_reg": settings.is_reg}
 
 
 def _subsets(dataset: DatasetFacts) -> Iterator[tuple[SubsetSettings, SubsetFacts]]:
@@ -102,7 +106,7 @@ def _tag_frequency(dataset: DatasetFacts) -> dict[str, dict[str, int]]:
     """{folder: {tag: count}}; subsets whose folders have the same name are counted together."""
     frequency: dict[str, dict[str, int]] = {}
     for settings, facts in _subsets(dataset):
-        counts = frequency.setdefault(settings.image_dir.name, {})
+        counts = frequency.setdefault(settings.name, {})
         for tag, count in facts.tag_counts.items():
             counts[tag] = counts.get(tag, 0) + count
     return frequency

@@ -152,8 +152,8 @@ def free_space_check(folder: str | Path, expected_bytes: int) -> None:
         )
 
 
-def writable_check(folder: str | Path) -> None:
-    """Makes `folder` and raises UserError if no file can be written into it."""
+def writable_check(folder: str | Path, option: str = "output_dir") -> None:
+    """Makes `folder`, which `option` names, and raises UserError if no file can be written into it."""
     folder = Path(folder)
     probe = folder / ".write-probe"
     try:
@@ -163,7 +163,7 @@ def writable_check(folder: str | Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"output_dir {folder} cannot be written: {reason}; choose another folder or mend its rights") from error
+        raise UserError(f"{option} {folder} cannot be written: {reason}; choose another folder or mend its rights") from error
 
 
 def readable_size(count: int) -> str:

@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 LONGEST_NAME = 120  # bytes of the final name that a temporary name repeats: file systems end at 255
 ABANDONED_AFTER = 3600.0  # seconds without a write, after which another machine's temporary file counts as nobody's
@@ -54,7 +55,7 @@ def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
         return time.time() - _last_write(path) > ABANDONED_AFTER
     if int(name["pid"]) == os.getpid():
         return name["process"] != _process
-    return not _is_running(int(name["pid"]))
+    return not psutil.pid_exists(int(name["pid"]))
 
 
 def _last_write(path: Path) -> float:
@@ -63,31 +64,3 @@ def _last_write(path: Path) -> float:
         return max(item.stat().st_mtime for item in (path, *path.rglob("*")))
     except OSError:
         return time.time()
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a process of this machine has this id; in doubt, yes."""
-    if sys.platform == "win32":
-        return _is_running_on_windows(pid)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _is_running_on_windows(pid: int) -> bool:
-    """On Windows `os.kill` would end the process: ask for a handle instead."""
-    import ctypes
-
-    query_limited_information, invalid_parameter, still_active = 0x1000, 87, 259
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]
-    handle = kernel.OpenProcess(query_limited_information, False, pid)
-    if not handle:
-        return ctypes.get_last_error() != invalid_parameter  # type: ignore[attr-defined]
-    code = ctypes.c_ulong()
-    known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
-    kernel.CloseHandle(handle)
-    return not known or code.value == still_active

@@ -113,6 +113,11 @@ RULES: tuple[Rule, ...] = (
     # data
     _needs("vae_batch_size", "cache_latents"),
     _needs("skip_cache_check", "cache_latents_to_disk"),
+    _needs("conditioning_data_dir", "masked_loss"),
+    _needs("dataset_repeats", "dataset_config", "in_json", "conditioning_data_dir"),
+    _needs("validation_seed", "validation_split", "dataset_config"),
+    _excludes("in_json", "conditioning_data_dir", "each describes the pictures of train_data_dir; remove one of them"),
+    _excludes("dataset_class", "cache_latents", "the class makes latents itself, or not at all; remove one of them"),
     Rule(
         "persistent_data_loader_workers",
         lambda s: s.data.persistent_data_loader_workers and s.data.max_data_loader_n_workers == 0,
@@ -148,6 +153,11 @@ RULES: tuple[Rule, ...] = (
 )
 
 ODDITIES: tuple[Rule, ...] = (
+    Rule(
+        "skip_until_initial_step",
+        lambda s: s.saving.skip_until_initial_step,
+        "a run begins at its place in the order of the pictures in any case",
+    ),
     Rule("sdpa", lambda s: s.training.sdpa, "this attention is used in any case"),
     Rule(
         "persistent_data_loader_workers",

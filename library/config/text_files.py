@@ -6,6 +6,7 @@ import codecs
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read_text(path: Path, what: str) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such {what}{_similar_file(path)}") from None
+        raise UserError(f"{path}: there is no such {what}{similar_file(path)}") from None
     except OSError as error:
         problem = "this is a folder" if path.is_dir() else f"it cannot be read ({error.strerror})"
         raise UserError(f"{path}: expected a {what}, but {problem}") from None
@@ -78,9 +79,9 @@ def read_json(path: Path, what: str) -> Any:
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
-    for key in table:
-        if sum(name == key for name, _ in pairs) > 1:
-            raise ValueError(f'"{key}" stands twice in the same object')
+    if len(table) < len(pairs):
+        key = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f'"{key}" stands twice in the same object')
     return table
 
 
@@ -88,7 +89,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
 
 
-def _similar_file(path: Path) -> str:
+def similar_file(path: Path) -> str:
     try:
         neighbours = [file.name for file in path.parent.iterdir() if file.is_file()]
     except OSError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from library.data.cache_file import Latents, Versions, digest, entry_path, fingerprint_of, read_entry, why_unusable
+from library.data.cache_file import Latents, Versions, digest, entry_path, file_facts, fingerprint_of, read_entry, why_unusable
 from library.data.image_files import BadImage
 from library.data.records import ImageRecord, PreparedDataset
 from library.errors import UserError
@@ -71,6 +71,10 @@ class LatentCache:
     def subset(self, place: Place) -> SubsetSettings:
         return self._prepared[place[0]].settings.subsets[self.record(place).subset]
 
+    def is_masked(self, place: Place) -> bool:
+        """Whether an image's pixels are weighted."""
+        return self.subset(place).alpha_mask or self.record(place).mask is not None
+
     def places(self) -> Iterator[Place]:
         """All images."""
         return ((number, index) for number, dataset in enumerate(self._prepared) for index in range(len(dataset.records)))
@@ -84,6 +88,8 @@ class LatentCache:
 
     def path_of(self, place: Place) -> Path:
         record = self.record(place)
+        if record.is_latents:
+            return Path(record.path)
         return entry_path(Path(record.path), record.size, self.settings.suffix, self._distinctions.get(place, ""))
 
     def fingerprint(self, place: Place) -> str:
@@ -91,6 +97,8 @@ class LatentCache:
         record = self.record(place)
         recipe = {**recipe_of(record, self.subset(place)), "vae": self.settings.vae_fingerprint}
         try:
+            if record.mask:
+                recipe["mask"] = file_facts(Path(record.mask))
             fingerprint = fingerprint_of(Path(record.path), recipe)
         except OSError as error:
             raise BadImage(record.path, f"cannot be read: {error.strerror}") from error
@@ -99,13 +107,14 @@ class LatentCache:
 
     def why_missing(self, place: Place) -> str | None:
         """Why an image has to be encoded; None if its entry can be used."""
+        if self.record(place).is_latents:
+            return None
         if self.in_memory:
             return "into memory"
         path = self.path_of(place)
         if self.settings.skip_cache_check:
             return None if path.exists() else "not made yet"
-        subset = self.subset(place)
-        return why_unusable(path, self.fingerprint(place), subset.flip_aug, subset.alpha_mask)
+        return why_unusable(path, self.fingerprint(place), self.subset(place).flip_aug, self.is_masked(place))
 
     def keep(self, place: Place, versions: Versions) -> None:
         """Hold an image's latents in memory."""
@@ -113,11 +122,12 @@ class LatentCache:
 
     def read(self, place: Place, flipped: bool) -> Latents:
         """An image's latents, or those of its mirror image."""
-        if self.in_memory:
+        stands_alone = self.record(place).is_latents
+        if self.in_memory and not stands_alone:
             return self._memory[place][flipped]
         path = self.path_of(place)
-        digest_wanted = None if self.settings.skip_cache_check else self._digests[place[0]][place[1]]
-        latents = read_entry(path, flipped, self.subset(place).alpha_mask, digest_wanted)
+        digest_wanted = None if self.settings.skip_cache_check or stands_alone else self._digests[place[0]][place[1]]
+        latents = read_entry(path, flipped, self.is_masked(place), digest_wanted)
         width, height = self.record(place).bucket
         shape = (height // self.settings.vae_scale, width // self.settings.vae_scale)
         if latents.mean.shape[1:] != shape or (latents.mask is not None and latents.mask.shape != (height, width)):
@@ -157,7 +167,7 @@ def _distinctions(prepared: Sequence[PreparedDataset], suffix: str) -> dict[Plac
     for number, dataset in enumerate(prepared):
         for index, record in enumerate(dataset.records):
             image, subset = Path(record.path), dataset.settings.subsets[record.subset]
-            claim = digest(f"{image.name} {subset.flip_aug} {recipe_of(record, subset)}")
+            claim = digest(f"{image.name} {subset.flip_aug} {recipe_of(record, subset)} {record.mask or ''}".rstrip())
             name = digest(str(entry_path(image, record.size, suffix)).casefold())  # some file systems do not tell a from A
             if first_claims.setdefault(name, claim) != claim:
                 distinctions[number, index] = f"_{claim:016x}"

@@ -30,6 +30,7 @@ REASONS = {
     "resized": "made for another resolution or bucket",
     "interpolation": "made with another resize_interpolation",
     "alpha_mask": "made with another alpha_mask",
+    "mask": "made with another mask",
     "vae": "made with another VAE",
 }
 
@@ -54,9 +55,14 @@ def entry_path(image: Path, size: tuple[int, int], suffix: str, distinction: str
 
 def fingerprint_of(image: Path, recipe: dict[str, Any]) -> str:
     """All that latents depend on, as readable JSON: the image file as it is now, and the recipe by which they are made."""
-    stat = image.stat()
-    facts = {"version": VERSION, "file": image.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, **recipe}
+    facts = {"version": VERSION, **file_facts(image), **recipe}
     return json.dumps(facts, sort_keys=True, ensure_ascii=False)
+
+
+def file_facts(path: Path) -> dict[str, str | int]:
+    """What tells whether a file is still the same one."""
+    stat = path.stat()
+    return {"file": path.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
 def digest(text: str) -> int:
@@ -64,7 +70,7 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
-def why_unusable(path: Path, fingerprint: str, flipped: bool, alpha_mask: bool) -> str | None:
+def why_unusable(path: Path, fingerprint: str, flipped: bool, masked: bool) -> str | None:
     """None if the entry can be used, else what is wrong with it. Reads the list of its contents, not the latents."""
     if not path.exists():
         return "not made yet"
@@ -78,14 +84,14 @@ def why_unusable(path: Path, fingerprint: str, flipped: bool, alpha_mask: bool) 
         return "without a fingerprint, which tells what they were made from"
     if found != fingerprint:
         return _difference(found, fingerprint)
-    needed = {*LATENT_KEYS, *(FLIPPED_KEYS if flipped else ()), *(("alpha_mask",) if alpha_mask else ())}
+    needed = {*LATENT_KEYS, *(FLIPPED_KEYS if flipped else ()), *(("alpha_mask",) if masked else ())}
     return None if needed <= keys else "without the flipped version or the mask"
 
 
 def _difference(found: str, wanted: str) -> str:
     try:
         facts, wanted_facts = json.loads(found), json.loads(wanted)
-        return next(reason for key, reason in REASONS.items() if facts.get(key) != wanted_facts[key])
+        return next(reason for key, reason in REASONS.items() if facts.get(key) != wanted_facts.get(key))
     except (ValueError, AttributeError, StopIteration):
         return "with an unknown fingerprint"
 
@@ -110,7 +116,7 @@ def _foreign_arrays(path: Path) -> dict[str, np.ndarray]:
         return {}
 
 
-def read_entry(path: Path, flipped: bool, alpha_mask: bool, fingerprint_digest: int | None) -> Latents:
+def read_entry(path: Path, flipped: bool, masked: bool, fingerprint_digest: int | None) -> Latents:
     """The latents of one image. `fingerprint_digest`: of what the entry must still be made from; None trusts what is there."""
     try:
         with np.load(path, allow_pickle=False) as entry:
@@ -120,7 +126,7 @@ def read_entry(path: Path, flipped: bool, alpha_mask: bool, fingerprint_digest: 
                     "give each run its own copy of the folder, or use cache_latents without cache_latents_to_disk"
                 )
             mean, std = _posterior(entry, "_flipped" if flipped else "")
-            mask = np.rint(entry["alpha_mask"] * 255).astype(np.uint8) if alpha_mask else None
+            mask = np.rint(entry["alpha_mask"] * 255).astype(np.uint8) if masked else None
     except UNREADABLE as error:
         raise UserError(f"latent cache {path} cannot be read ({error}); delete it: the next run makes it again") from error
     return Latents(mean, std, mask[:, ::-1] if mask is not None and flipped else mask)

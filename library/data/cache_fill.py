@@ -45,7 +45,7 @@ def fill_cache(
     """
     cache = LatentCache(prepared, settings)
     if settings.on_disk:
-        for folder in {subset.image_dir for dataset in prepared for subset in dataset.settings.subsets}:
+        for folder in {Path(record.path).parent for dataset in prepared for record in dataset.records}:
             remove_leftovers(folder)  # of runs that were killed
     missing = _survey(cache)
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
@@ -61,7 +61,8 @@ def _survey(cache: LatentCache) -> list[Place]:
         for place, reason in zip(share, in_threads(cache.why_missing, share), strict=True)
     }
     if cache.settings.on_disk and not cache.settings.skip_cache_check:  # `read` must know what the others make, too
-        in_threads(cache.fingerprint, [place for place in cache.places() if place not in reasons])
+        others = [place for place in cache.places() if place not in reasons and not cache.record(place).is_latents]
+        in_threads(cache.fingerprint, others)
     missing = [place for place in share if reasons[place]]
     cache.report.encoded = dict(Counter(reason for reason in reasons.values() if reason))
     cache.report.reused = len(share) - len(missing)

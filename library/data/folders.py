@@ -26,7 +26,7 @@ def list_folder(path: Path, where: str) -> Folder:
     """The folder's files, or a UserError that begins with `where`."""
     try:
         with os.scandir(path) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+            names = sorted(entry.name for entry in entries if _is_listed(entry))
     except OSError as error:
         raise UserError(f'{where}: the folder "{path}" cannot be read: {error.strerror}') from error
     folder = Folder([], {}, Counter())
@@ -40,6 +40,11 @@ def list_folder(path: Path, where: str) -> Folder:
         else:  # sorted: of a.TXT and a.txt the latter comes last and stays
             folder.others[name if kind == extension else name.removesuffix(extension) + kind] = name
     return folder
+
+
+def _is_listed(entry: os.DirEntry[str]) -> bool:
+    """Files, and links that lead nowhere: whoever reads those will say so."""
+    return not entry.name.startswith(".") and (entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
 
 
 def why_empty(path: Path, folder: Folder) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -78,10 +79,19 @@ def read_size(path: str) -> Size:
     return read_header(path).size
 
 
-def check_pixels(path: str) -> None:
-    """Decode the whole image, to find truncated and corrupt data."""
-    with opened(path) as (_, image):
-        image.load()
+def check_pixels(path: str) -> Size:
+    """Decode the whole image, to find truncated and corrupt data; its upright size."""
+    with opened(path) as (file, image):
+        size = _upright_size(image, file)
+        decode(file, image)
+        return size
+
+
+def decode(file: BinaryIO, image: Image.Image) -> None:
+    """Load the pixels. Pillow does not look at the checksums of a PNG's, and shows garbage in the place of some that are corrupt."""
+    if image.format == "PNG" and not _checksums_fit(file):
+        raise ValueError("the checksum of its pixels is wrong")
+    image.load()
 
 
 @contextmanager
@@ -138,6 +148,24 @@ def _png_exif_after_pixels(file: BinaryIO) -> bytes | None:
                 return b"Exif\x00\x00" + file.read(length)
             file.seek(length + 4, 1)  # the data and its checksum
         return None
+    finally:
+        file.seek(position)
+
+
+def _checksums_fit(file: BinaryIO) -> bool:
+    """Whether no complete IDAT chunk of a PNG is corrupt. Leaves the file position as it was."""
+    position = file.tell()
+    try:
+        file.seek(_PNG_SIGNATURE_BYTES)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind != b"IDAT":
+                file.seek(length + 4, 1)
+                continue
+            found, written = zlib.crc32(file.read(length), zlib.crc32(kind)), file.read(4)
+            if len(written) == 4 and found != int.from_bytes(written, "big"):
+                return False
+        return True
     finally:
         file.seek(position)
 

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from library.data.image_files import TRANSPOSITIONS, BadImage, opened, orientation
+from library.data.image_files import TRANSPOSITIONS, BadImage, decode, opened, orientation
 from library.data.records import Size
 
 _CV2_METHODS = {
@@ -27,7 +27,7 @@ def read_image(path: str, keep_alpha: bool = False) -> np.ndarray:
     """
     with opened(path) as (file, image):
         upright = TRANSPOSITIONS.get(orientation(image, file))
-        image.load()
+        decode(file, image)
         pixels = _to_rgba(_to_8_bit(path, image))
         if upright is not None:
             pixels = pixels.transpose(upright)

@@ -11,11 +11,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from library.data.dataset import TrainingDataset
+from library.data.foreign_batches import ForeignDataset
 from library.errors import UserError
 from library.types import Batch, BatchPlace
 
 
-def worker_count(at_most: int, asked_for: bool, dataset: TrainingDataset) -> int:
+def worker_count(at_most: int, asked_for: bool, dataset: TrainingDataset | ForeignDataset) -> int:
     """How many processes make batches: `at_most`, but fewer than the CPU has threads; 0 means this process.
 
     With latents in memory there is next to nothing to make: workers are started only if the person `asked_for` a number.
@@ -26,7 +27,7 @@ def worker_count(at_most: int, asked_for: bool, dataset: TrainingDataset) -> int
 
 
 def make_loader(
-    dataset: TrainingDataset, places: Iterable[BatchPlace], workers: int, start_method: str | None = None
+    dataset: TrainingDataset | ForeignDataset, places: Iterable[BatchPlace], workers: int, start_method: str | None = None
 ) -> Iterator[Batch]:
     """The batch of each place. Workers are told the place itself, and live until the places end or the iterator is closed.
 
@@ -55,7 +56,7 @@ def make_loader(
 class _Guarded(Dataset):
     """Hands the person's mistakes over as values: raised in a worker, they would arrive wrapped in a traceback."""
 
-    def __init__(self, dataset: TrainingDataset):
+    def __init__(self, dataset: TrainingDataset | ForeignDataset):
         self._dataset = dataset
 
     def __getitem__(self, place: BatchPlace) -> Batch | UserError:

@@ -16,7 +16,7 @@ def epoch_batches(prepared: Sequence[PreparedDataset], seed: int, epoch: int) ->
     rng = python_random(seed, "order", epoch)
     batches = []
     for number, dataset in enumerate(prepared):
-        size = dataset.settings.batch_size
+        size = dataset.entries_per_batch
         for _, entries in sorted(_entries_by_bucket(dataset).items()):
             rng.shuffle(entries)
             for start in range(0, len(entries), size):
@@ -77,7 +77,7 @@ class TrainingOrder:
 def count_batches(prepared: Sequence[PreparedDataset]) -> int:
     """The number of batches of every epoch over all processes."""
     return sum(
-        _divide_up(len(entries), dataset.settings.batch_size)
+        _divide_up(len(entries), dataset.entries_per_batch)
         for dataset in prepared
         for entries in _entries_by_bucket(dataset).values()
     )

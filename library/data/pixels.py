@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from library.data.augment import Crop, change_colours, face_crop, face_in_name, random_crop
+from library.data.image_files import BadImage
 from library.data.images import centre_crop, fit_image, read_image
 from library.data.records import ImageRecord, Size
 
@@ -31,16 +32,35 @@ class Pixels:
 
 def fixed_pixels(record: ImageRecord, subset: SubsetSettings) -> Pixels:
     """The pixels without augmentation."""
-    image = read_image(record.path, keep_alpha=subset.alpha_mask)
+    image = _read(record, subset)
     return _split(fit_image(image, record.resized, record.bucket, interpolation=subset.resize_interpolation))
 
 
 def augmented_pixels(record: ImageRecord, subset: SubsetSettings, rng: random.Random) -> Pixels:
     """The pixels with everything that the subset asks for except flips, which are drawn elsewhere because caches hold them."""
     crop = _draw_crop(record, subset, rng)
-    image = read_image(record.path, keep_alpha=subset.alpha_mask)
+    image = _read(record, subset)
     image = fit_image(image, crop.resized, record.bucket, crop.left_top, subset.resize_interpolation)
     return _split(change_colours(image, rng) if subset.color_aug else image)
+
+
+def _read(record: ImageRecord, subset: SubsetSettings) -> np.ndarray:
+    """The whole image as uint8 [height, width, 3], with a fourth channel if its pixels are weighted."""
+    image = read_image(record.path, keep_alpha=subset.alpha_mask)
+    _check_size(record.path, image, record.size)
+    if record.mask is None:
+        return image
+    weights = read_image(record.mask, keep_alpha=True)[..., 0]  # the red channel as it is stored, under transparency too
+    _check_size(record.mask, weights, record.size)
+    return np.dstack([image, weights])
+
+
+def _check_size(path: str, pixels: np.ndarray, expected: Size) -> None:
+    """Buckets, crops and masks rely on the size that was found, or that a metadata file claimed, before training."""
+    size = pixels.shape[1], pixels.shape[0]
+    if size != expected:
+        found, wanted = (f"{width}x{height}" for width, height in (size, expected))
+        raise BadImage(path, f"has {found} pixels, but {wanted} when the run began, or by the image_size of its metadata file")
 
 
 def _draw_crop(record: ImageRecord, subset: SubsetSettings, rng: random.Random) -> Crop:

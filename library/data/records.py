@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from library.data.regularisation import Ring, balanced_rings
 
@@ -26,6 +26,12 @@ class ImageRecord:
     num_repeats: int  # training images: entries per epoch; regularisation images: relative weight, see PreparedDataset.entries
     bucket: Size  # what the model sees
     resized: Size  # the image is resized to this, which covers the bucket, then cropped to the bucket
+    mask: str | None = None  # path of the image whose red channel says how much each pixel counts
+
+    @property
+    def is_latents(self) -> bool:
+        """Whether there is no image: `path` is that of its cached latents, which stand in for it."""
+        return self.path.endswith(".npz")
 
 
 @dataclass
@@ -36,6 +42,8 @@ class PreparedDataset:
     records: list[ImageRecord]
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (path, reason)
     notes: list[str] = field(default_factory=list)  # what a person should know about the folders, for the report
+    validation: PreparedDataset | None = None  # the images that are held out, if any
+    maker: Any = None  # an object of the user's that makes a whole batch of each entry
     train_entries: list[int] = field(init=False, repr=False)  # a record index for each training image x repeat
     regularisation_rings: list[Ring] = field(init=False, repr=False)
 
@@ -48,6 +56,10 @@ class PreparedDataset:
             else:
                 self.train_entries.extend([index] * record.num_repeats)
         self.regularisation_rings = balanced_rings(weights, len(self.train_entries))
+
+    @property
+    def entries_per_batch(self) -> int:
+        return 1 if self.maker is not None else self.settings.batch_size
 
     @property
     def regularisation_entry_count(self) -> int:

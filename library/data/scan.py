@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -31,12 +31,17 @@ class Scan:
     bad: dict[str, str] = field(default_factory=dict)  # the reason
 
 
-def scan_images(paths: Iterable[str], every_pixel: bool = False) -> Scan:
-    """Sizes of all images, and the bad ones among them, with `every_pixel` for certain. A path that comes twice is read once."""
-    scan = Scan()
+def scan_images(paths: Iterable[str], every_pixel: bool = False, claimed_sizes: Mapping[str, Size] | None = None) -> Scan:
+    """Sizes of all images, and the bad ones among them, with `every_pixel` for certain. A path that comes twice is read once.
+
+    Images whose sizes somebody claims to know are not opened for them; where pixels are decoded, the claim is put right.
+    """
+    claimed = claimed_sizes or {}
     unique = list(dict.fromkeys(paths))
+    scan = Scan({path: claimed[path] for path in unique if path in claimed})
     doubtful = []
-    for path, header in zip(unique, in_threads(read_header, unique), strict=True):
+    unknown = [path for path in unique if path not in claimed]
+    for path, header in zip(unknown, in_threads(read_header, unknown), strict=True):
         if isinstance(header, Header):
             scan.sizes[path] = header.size
             if not header.looks_complete:
@@ -45,10 +50,12 @@ def scan_images(paths: Iterable[str], every_pixel: bool = False) -> Scan:
             scan.bad[path] = _reason(header)
     if every_pixel or sum(width * height for width, height in scan.sizes.values()) <= FULL_CHECK_PIXELS:
         doubtful = list(scan.sizes)
-    for path, error in zip(doubtful, in_threads(check_pixels, doubtful), strict=True):
-        if error is not None:
-            scan.bad[path] = _reason(error)
+    for path, found in zip(doubtful, in_threads(check_pixels, doubtful), strict=True):
+        if isinstance(found, UserError):
+            scan.bad[path] = _reason(found)
             del scan.sizes[path]
+        else:
+            scan.sizes[path] = found
     return scan
 
 

@@ -1,15 +1,18 @@
 """From dataset settings to records: images listed, sizes and captions read, buckets assigned; all mistakes reported at once."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from library.data.buckets import bucket_assigner
-from library.data.caption_files import caption_lines, captions_elsewhere, find_caption
-from library.data.folders import Folder, describe_left_out, list_folder, same_names, why_empty
-from library.data.records import ImageRecord, PreparedDataset
-from library.data.scan import Scan, in_threads, scan_images
+from library.data.buckets import Assignment, bucket_assigner
+from library.data.caption_folders import list_captioned
+from library.data.described import list_described
+from library.data.listing import Listing
+from library.data.records import ImageRecord, PreparedDataset, Size
+from library.data.scan import Scan, scan_images
+from library.data.validation import held_out, validation_settings
 from library.data.wording import shortened
 from library.errors import UserError
 
@@ -17,116 +20,157 @@ if TYPE_CHECKING:
     from library.config.datasets import DatasetSettings, SubsetSettings
 
 
-@dataclass
-class _Listing:
-    """The images of one subset, before their files are opened."""
+def prepare_datasets(
+    datasets: Sequence[DatasetSettings], on_bad_image: str = "stop", latent_suffix: str | None = None
+) -> list[PreparedDataset]:
+    """The images of every dataset. With `on_bad_image` "skip" bad files are left out, with "stop" they are mistakes.
 
-    subset: int
-    paths: list[str] = field(default_factory=list)
-    captions: list[str | None] = field(default_factory=list)  # None: no caption file
-
-
-def prepare_datasets(datasets: Sequence[DatasetSettings], on_bad_image: str = "stop") -> list[PreparedDataset]:
-    """The images of every dataset. With `on_bad_image` "skip" bad files are left out, with "stop" they are mistakes."""
+    `latent_suffix`: how the names of latent caches end, if latents are cached: they may then stand in for images of metadata
+    files that are not there.
+    """
     mistakes: list[str] = []
     notes: list[list[str]] = [[] for _ in datasets]
-    listings = [_list_dataset(dataset, mistakes, notes[index]) for index, dataset in enumerate(datasets)]
-    scan = scan_images(
-        (path for dataset in listings for listing in dataset for path in listing.paths), every_pixel=on_bad_image == "skip"
-    )
-    if scan.bad and on_bad_image == "stop":
-        mistakes += shortened([f"{path}: {reason}" for path, reason in sorted(scan.bad.items())], "bad images")
+    listings = [_list_dataset(dataset, latent_suffix, mistakes, found) for dataset, found in zip(datasets, notes, strict=True)]
+    scan = _scan([listing for dataset in listings for listing in dataset], every_pixel=on_bad_image == "skip")
+    prepared = [_prepare(*parts, scan) for parts in zip(datasets, listings, notes, strict=True)]
+    bad = {path: reason for dataset in prepared for path, reason in dataset.skipped}
+    if bad and on_bad_image == "stop":
+        mistakes += shortened([f"{path}: {reason}" for path, reason in sorted(bad.items())], "bad images")
         mistakes.append("mend or remove bad images, or give --on_bad_image skip to train without them")
-    prepared = []
-    for dataset, subsets, found in zip(datasets, listings, notes, strict=True):
-        prepared.append(_prepare(dataset, subsets, scan, found))
+    for dataset in prepared:
         if not mistakes:
-            mistakes += _lacking(prepared[-1])
+            mistakes += _lacking(dataset)
+    if not mistakes and not any(dataset.train_entries for dataset in prepared):
+        mistakes.append(f"{datasets[0].where}: validation_split holds out every image; leave some to train on")
     if mistakes:
         raise UserError(*mistakes)
     return prepared
 
 
-def _list_dataset(dataset: DatasetSettings, mistakes: list[str], notes: list[str]) -> list[_Listing]:
+def _list_dataset(dataset: DatasetSettings, latent_suffix: str | None, mistakes: list[str], notes: list[str]) -> list[Listing]:
     listings = []
-    for index, subset in enumerate(dataset.subsets):
+    for number, subset in enumerate(dataset.subsets):
         try:
-            listings.append(_list_subset(index, subset, mistakes, notes))
+            listings.append(_list_subset(number, subset, latent_suffix, mistakes, notes))
         except UserError as error:
             mistakes += error.messages
     return listings
 
 
-def _list_subset(index: int, subset: SubsetSettings, mistakes: list[str], notes: list[str]) -> _Listing:
-    folder = list_folder(subset.image_dir, subset.where)
-    if not folder.images:
-        raise UserError(f"{subset.where}: {why_empty(subset.image_dir, folder)}")
-    if folder.left_out:
-        notes.append(f'{subset.where}: {describe_left_out(folder)} in "{subset.image_dir}"')
-    clashes = [
-        f'{subset.where}: "{first}" and "{second}" in "{subset.image_dir}" would share a caption: rename one of them'
-        for first, second in same_names(folder)
-    ]
-    mistakes += shortened(clashes, "pairs of the same name")
-    elsewhere = captions_elsewhere(folder, subset)
-    if elsewhere:
-        mistakes.append(elsewhere)
-    paths = [str(subset.image_dir / image) for image in folder.images]
-    return _Listing(index, paths, _read_captions(folder, subset, mistakes, notes))
+def _list_subset(
+    number: int, subset: SubsetSettings, latent_suffix: str | None, mistakes: list[str], notes: list[str]
+) -> Listing:
+    if subset.metadata_file:
+        return list_described(number, subset.metadata_file, subset, latent_suffix, mistakes, notes)
+    return list_captioned(number, subset.image_dir or Path(), subset, mistakes, notes)
 
 
-def _read_captions(folder: Folder, subset: SubsetSettings, mistakes: list[str], notes: list[str]) -> list[str | None]:
-    """The caption of each image: its lines if wildcards choose between them, else the first line; None without a file."""
-    names = [find_caption(folder, image, subset.caption_extension) for image in folder.images]
-    files = [str(subset.image_dir / name) for name in names if name is not None]
-    unreadable: list[str] = []
-    texts: list[str] = []
-    cut = 0
-    for lines in in_threads(caption_lines, files):
-        if isinstance(lines, UserError):
-            unreadable += lines.messages
-            lines = []
-        if not subset.caption.enable_wildcard:
-            cut += len(lines) > 1
-            lines = lines[:1]
-        texts.append("\n".join(lines))
-    mistakes += shortened(unreadable, "captions that cannot be read")
-    if cut:
-        notes.append(f"{subset.where}: of {cut} captions with several lines only the first is used (enable_wildcard uses all)")
-    remaining = iter(texts)
-    return [None if name is None else next(remaining) for name in names]
+def _scan(listings: Sequence[Listing], every_pixel: bool) -> Scan:
+    """Looks at every file that is not known to be bad, masks too."""
+    paths = [path for listing in listings for path in (*listing.paths, *listing.masks) if path and path not in listing.bad]
+    latents = {path for listing in listings for path in listing.latent_buckets}
+    claimed = {path: size for listing in listings for path, size in listing.claimed_sizes.items()}
+    scan = scan_images((path for path in paths if path not in latents), every_pixel, claimed)
+    scan.sizes |= {path: claimed[path] for path in latents}
+    return scan
 
 
-def _prepare(dataset: DatasetSettings, listings: list[_Listing], scan: Scan, notes: list[str]) -> PreparedDataset:
+def _prepare(dataset: DatasetSettings, listings: list[Listing], notes: list[str], scan: Scan) -> PreparedDataset:
     assign = bucket_assigner(dataset)
-    records = []
-    skipped = []
+    records: list[ImageRecord] = []
+    validation: list[ImageRecord] = []
+    skipped: list[tuple[str, str]] = []
     for listing in listings:
         subset = dataset.subsets[listing.subset]
-        for path, caption in zip(listing.paths, listing.captions, strict=True):
-            if path in scan.bad:
-                skipped.append((path, scan.bad[path]))
-                continue
-            assignment = assign(scan.sizes[path])
-            records.append(
-                ImageRecord(
-                    path=path,
-                    size=scan.sizes[path],
-                    caption=(subset.class_tokens or "") if caption is None else caption,
-                    has_caption=caption is not None,
-                    subset=listing.subset,
-                    is_reg=subset.is_reg,
-                    num_repeats=subset.num_repeats,
-                    bucket=assignment.bucket,
-                    resized=assignment.resized,
-                )
-            )
-    return PreparedDataset(dataset, records, skipped, notes)
+        usable = []
+        for position, path in enumerate(listing.paths):
+            reason = _why_bad(listing, position, scan, assign)
+            if reason is None:
+                usable.append(_record(listing, position, subset, scan, assign))
+            else:
+                skipped.append((path, reason))
+        held = _held_out(usable, subset)
+        records += [record for position, record in enumerate(usable) if position not in held]
+        validation += [dataclasses.replace(usable[position], num_repeats=1) for position in sorted(held)]
+        notes += [*_remarks(listing, subset, scan, len(held), len(usable)), *_write_index(listing, subset, scan)]
+    seen = PreparedDataset(validation_settings(dataset), validation) if validation else None
+    return PreparedDataset(dataset, records, skipped, notes, seen)
+
+
+def _held_out(records: list[ImageRecord], subset: SubsetSettings) -> set[int]:
+    if not subset.validation_split:
+        return set()
+    return held_out([Path(record.path).name for record in records], subset.validation_split, subset.validation_seed)
+
+
+def _record(
+    listing: Listing, position: int, subset: SubsetSettings, scan: Scan, assign: Callable[[Size], Assignment]
+) -> ImageRecord:
+    path, caption = listing.paths[position], listing.captions[position]
+    assignment = assign(scan.sizes[path])
+    return ImageRecord(
+        path=path,
+        size=scan.sizes[path],
+        caption=(subset.class_tokens or "") if caption is None else caption,
+        has_caption=caption is not None,
+        subset=listing.subset,
+        is_reg=subset.is_reg,
+        num_repeats=subset.num_repeats,
+        bucket=assignment.bucket,
+        resized=assignment.resized,
+        mask=listing.masks[position] if listing.masks else None,
+    )
+
+
+def _why_bad(listing: Listing, position: int, scan: Scan, assign: Callable[[Size], Assignment]) -> str | None:
+    path = listing.paths[position]
+    if path in listing.bad or path in scan.bad:
+        return listing.bad.get(path) or scan.bad[path]
+    if path in listing.latent_buckets:
+        latents, needed = listing.latent_buckets[path], assign(scan.sizes[path]).bucket
+        problem = f"there is no image, and these latents are for {_shown(latents)}, not {_shown(needed)}"
+        return None if latents == needed else problem
+    return _why_bad_mask(path, listing.masks[position], scan) if listing.masks else None
+
+
+def _why_bad_mask(path: str, mask: str, scan: Scan) -> str | None:
+    if mask in scan.bad:
+        return f"its mask {mask} {scan.bad[mask]}"
+    size, mask_size = scan.sizes[path], scan.sizes.get(mask)
+    if mask_size in (None, size):  # None: that it has no mask was told
+        return None
+    return f"has {_shown(size)} pixels, its mask {mask} has {_shown(mask_size)} pixels; make them the same size"
+
+
+def _write_index(listing: Listing, subset: SubsetSettings, scan: Scan) -> list[str]:
+    """Keep sizes and captions for the next run, if this subset has an index; what went wrong."""
+    if listing.index is None:
+        return []
+    sizes = {Path(path).name: scan.sizes[path] for path in listing.paths if path in scan.sizes}
+    problem = listing.index.write(sizes, listing.index_captions)
+    return [f"{subset.where} cache_info: {problem}"] if problem else []
+
+
+def _remarks(listing: Listing, subset: SubsetSettings, scan: Scan, held: int, usable: int) -> Iterator[str]:
+    """What a person should know of one subset."""
+    claimed = listing.claimed_sizes
+    wrong = [path for path, size in claimed.items() if scan.sizes.get(path, size) != size]
+    if wrong:
+        example = f"{wrong[0]}, which is not {_shown(claimed[wrong[0]])}"
+        yield f"{subset.where}: {len(wrong)} images have another size than is recorded, such as {example}; the true size is used"
+    if listing.masks:
+        yield f'{subset.where}: the masks in "{subset.conditioning_data_dir}" say how much each pixel counts'
+    if subset.validation_split:
+        yield f"{subset.where}: {held} of {usable} images are held out (validation_split = {subset.validation_split})"
 
 
 def _lacking(prepared: PreparedDataset) -> list[str]:
     """What a dataset lacks for training after bad images are left out."""
-    if prepared.train_entries:
+    if prepared.train_entries or prepared.validation:
         return []
     reasons = [f"{path}: {reason}" for path, reason in prepared.skipped[:1]]
     return [f"{prepared.settings.where}: there is no image to train on; {len(prepared.skipped)} are bad", *reasons]
+
+
+def _shown(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -16,7 +16,7 @@ from library.methods.base import NotFiniteWeights
 from library.methods.freezing import enable_checkpointing, freeze, not_finite
 from library.methods.network_module import accepted_keywords, import_network_module, network_arguments, takes_positional
 from library.seeding import seed_from
-from library.types import BatchPlace, Parts
+from library.types import Batch, Parts
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class AdapterMethod:
         self._checkpointed: list[nn.Module] = []
         self._groups: list[dict[str, Any]] = []
         self._epoch: int | None = None
+        self._multiplier = 1.0
 
     @property
     def trains_text_encoder(self) -> bool:
@@ -142,15 +143,27 @@ class AdapterMethod:
 
     def eval(self) -> None:
         self._set_training(False)
+        self._set_multiplier(1.0)
+
+    def _set_multiplier(self, multiplier: float) -> None:
+        """The network's strength, which each dataset may choose for its batches."""
+        if multiplier == self._multiplier:
+            return
+        if not hasattr(self.network, "set_multiplier"):
+            module = self._options.network_module
+            raise UserError(f"network_multiplier: {module} has no set_multiplier; remove network_multiplier from the datasets")
+        self.network.set_multiplier(multiplier)
+        self._multiplier = multiplier
 
     def _set_training(self, training: bool) -> None:
         self.network.train(training)
         for module in self._checkpointed:
             module.training = training
 
-    def before_batch(self, place: BatchPlace) -> None:
-        if place.epoch != self._epoch:
-            self._epoch = place.epoch
+    def before_batch(self, batch: Batch) -> None:
+        self._set_multiplier(batch.network_multiplier)
+        if batch.place.epoch != self._epoch:
+            self._epoch = batch.place.epoch
             self.network.on_epoch_start(self._text_encoder, self._unet)
         if hasattr(self.network, "on_step_start"):
             self.network.on_step_start(self._text_encoder, self._unet)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from library.types import BatchPlace, Parts
+    from library.types import Batch, Parts
 
 
 class NotFiniteWeights(Exception):
@@ -38,7 +38,7 @@ class Method(Protocol):
     def eval(self) -> None:
         """Both off: for samples and validation."""
 
-    def before_batch(self, place: BatchPlace) -> None:
+    def before_batch(self, batch: Batch) -> None:
         """Before the forward pass of every micro-step."""
 
     def after_step(self) -> dict[str, float]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from library.config.options import NetworkOptions
 from library.config.spelling import did_you_mean
 from library.errors import UserError
+from library.families.weight_files import Shapes, read_shapes
 from library.methods.lycoris import mend_presets
 
 KNOWN_MODULES = ("networks.lora", "lycoris.kohya")
@@ -63,36 +64,45 @@ def _why_missing(name: str, error: ImportError) -> str:
 def check_network(options: NetworkOptions) -> None:
     """Everything about the network that can be checked without a model, all mistakes at once."""
     mistakes: list[str] = []
-    for check in (_check_module, _check_files):
-        try:
-            check(options)
-        except UserError as error:
-            mistakes += error.messages
+    weights = _weight_files(options, mistakes)
+    try:
+        _check_module(options, weights)
+    except UserError as error:
+        mistakes += error.messages
     if mistakes:
         raise UserError(*mistakes)
 
 
-def _check_module(options: NetworkOptions) -> None:
+def _weight_files(options: NetworkOptions, mistakes: list[str]) -> dict[tuple[str, str], Shapes]:
+    """What the headers of the files of earlier networks say, by option and file."""
+    base_weights, multipliers = options.base_weights or (), options.base_weights_multiplier or ()
+    given = [("base_weights", file) for file in base_weights]
+    given += [("network_weights", options.network_weights)] if options.network_weights else []
+    shapes = {}
+    for option, file in given:
+        try:
+            shapes[option, file] = read_shapes(Path(file))
+        except UserError as error:
+            mistakes += [f"{option}: {message}" for message in error.messages]
+    if options.dim_from_weights and not options.network_weights:
+        mistakes.append("dim_from_weights needs network_weights, the file to take the shapes from")
+    if len(multipliers) > len(base_weights):
+        mistakes.append(f"base_weights_multiplier holds {len(multipliers)} values for {len(base_weights)} files in base_weights")
+    return shapes
+
+
+def _check_module(options: NetworkOptions, weights: Mapping[tuple[str, str], Shapes]) -> None:
+    """`check_arguments` and `check_weights` are ours: modules written for other trainers need not have them."""
     module = import_network_module(options.network_module)
     if not callable(getattr(module, "create_network", None)):
         raise UserError(f'network_module = "{options.network_module}": has no function create_network; ours is networks.lora')
     arguments = network_arguments(options)
     if hasattr(module, "check_arguments"):
         module.check_arguments(options.network_dim, options.network_alpha, neuron_dropout=options.network_dropout, **arguments)
-
-
-def _check_files(options: NetworkOptions) -> None:
-    mistakes = []
-    base_weights, multipliers = options.base_weights or (), options.base_weights_multiplier or ()
-    given = [("base_weights", file) for file in base_weights]
-    given += [("network_weights", options.network_weights)] if options.network_weights else []
-    mistakes += [f'{key} = "{file}": there is no such file' for key, file in given if not Path(file).is_file()]
-    if options.dim_from_weights and not options.network_weights:
-        mistakes.append("dim_from_weights needs network_weights, the file to take the shapes from")
-    if len(multipliers) > len(base_weights):
-        mistakes.append(f"base_weights_multiplier holds {len(multipliers)} values for {len(base_weights)} files in base_weights")
-    if mistakes:
-        raise UserError(*mistakes)
+    if hasattr(module, "check_weights"):
+        for (option, file), shapes in weights.items():
+            gives_shapes = option == "base_weights" or options.dim_from_weights
+            module.check_weights(file, shapes, gives_shapes, options.network_dim, **arguments)
 
 
 def accepted_keywords(function: Callable[..., Any], **candidates: Any) -> dict[str, Any]:

@@ -235,6 +235,18 @@ def test_a_run_with_a_dataset_file() -> None:
     assert datasets == [first, {**first, **without_buckets, "batch_size_per_device": 2}]
 
 
+def test_a_metadata_file_stands_where_folders_do() -> None:
+    described = SubsetSettings(metadata_file=Path("/data/frogs.json"), image_dir=Path("/data/pictures"))
+    dataset = replace(DATASET, settings=replace(DATASET.settings, subsets=(described,)), subsets=(SubsetFacts(5, {"frog": 5}),))
+    fields = metadata(replace(SETTINGS, data=replace(SETTINGS.data, dataset_config=Path("data.toml"))), datasets=(dataset,))
+    (facts,) = json.loads(fields["ss_datasets"])
+    assert facts["is_dreambooth"] is False
+    assert facts["subsets"][0]["metadata_file"] == "frogs.json"
+    assert not {"image_dir", "class_tokens", "is_reg"} & facts["subsets"][0].keys()
+    assert json.loads(fields["ss_dataset_dirs"]) == {"frogs.json": {"n_repeats": 1, "img_count": 5}}
+    assert json.loads(fields["ss_tag_frequency"]) == {"frogs.json": {"frog": 5}}
+
+
 def test_no_metadata_leaves_what_loaders_need() -> None:
     settings = replace(SETTINGS, network=replace(SETTINGS.network, no_metadata=True))
     kept = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")

@@ -37,6 +37,11 @@ BROKEN = [
     ("--training_comment x --no_metadata", "cannot be combined with no_metadata"),
     ("--vae_batch_size 2", "without cache_latents"),
     ("--skip_cache_check --cache_latents", "without cache_latents_to_disk"),
+    ("--conditioning_data_dir masks", "--conditioning_data_dir: this has no effect without masked_loss"),
+    ("--dataset_repeats 2", "--dataset_repeats: this has no effect without dataset_config or in_json or conditioning_data_dir"),
+    ("--validation_seed 2", "--validation_seed: this has no effect without validation_split or dataset_config"),
+    ("--in_json m.json --masked_loss --conditioning_data_dir masks", "--in_json: this cannot be combined with conditioning_data_dir"),
+    ("--dataset_class a.B --cache_latents", "--dataset_class: this cannot be combined with cache_latents"),
     ("--persistent_data_loader_workers --max_data_loader_n_workers 0", "no loading processes to keep"),
     ("--save_n_epoch_ratio 2 --save_every_n_epochs 2", "both say how often to save"),
     ("--save_last_n_epochs 2", "without save_every_n_epochs or save_n_epoch_ratio"),
@@ -61,6 +66,7 @@ BROKEN = [
 ODD = [
     ("--zero_terminal_snr", "--zero_terminal_snr: this is meant for models that predict v"),
     ("--v2 --clip_skip 2", "--clip_skip: SD 2.x"),
+    ("--sdpa", "--sdpa: this attention is used in any case"),
     ("--sample_prompts p.txt", "no sample pictures are drawn"),
     ("--sample_prompts p.txt --sample_every_n_epochs 1 --sample_every_n_steps 5", "sample_every_n_steps is not used"),
 ]
@@ -71,7 +77,7 @@ FINE = [
     "--zero_terminal_snr --v_parameterization --scale_v_pred_loss_like_noise_pred --min_snr_gamma 5 --debiased_estimation_loss",
     "--cache_latents_to_disk --vae_batch_size 4 --skip_cache_check",
     "--save_n_epoch_ratio 3 --save_last_n_epochs 2 --save_state --save_last_n_epochs_state 1",
-    "--initial_step 10 --skip_until_initial_step --max_train_steps 11",
+    "--initial_step 10 --max_train_steps 11",
     "--initial_step 5000 --max_train_epochs 9",
     "--min_timestep 400 --max_timestep 400",
     "--base_weights a b --base_weights_multiplier 0.5",

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from library.config.datasets import DatasetSettings
 from library.data.cache_fill import fill_cache
 from library.data.dataset import TrainingDataset
 from library.data.image_files import BadImage
 from library.data.images import fit_image, read_image
 from library.data.order import TrainingOrder
 from library.data.pixels import crop_ltrb, crop_top_left, model_input
+from library.data.sources import prepare_datasets
 from tests.data.tiny_datasets import SIZES, cache_settings, encode, prepare, subset_of, write_image, write_images
 
 SEED = 11
@@ -162,9 +164,24 @@ def test_regularisation_images_weigh_prior_loss_weight(tmp_path):
     assert all(weight == (0.25 if Path(path).parent == reg else 1.0) for path, weight in weighed)
 
 
-def test_custom_attributes_go_with_their_images(folder):
-    (batch, *_) = batches_of(prepare(subset_of(folder, custom_attributes={"diff_output_preservation": True})))
-    assert batch.custom_attributes == [{"diff_output_preservation": True}] * len(batch.captions)
+def test_custom_attributes_go_with_their_images(tmp_path):
+    first, second = (write_images(tmp_path / name, [(128, 128)]) for name in ("a", "b"))
+    table = {"score": 3, "nested": {"list": [1, "x", True]}}
+    (batch,) = batches_of(prepare(subset_of(first, custom_attributes=table), subset_of(second)))
+    attributes = {Path(path).parent: found for path, found in zip(batch.image_paths, batch.custom_attributes, strict=True)}
+    assert attributes == {first: table, second: {}}
+
+
+def test_each_dataset_has_its_own_multiplier_resolution_and_batch_size(tmp_path):
+    folder = write_images(tmp_path / "images", [(128, 128)] * 6)
+    subsets = (subset_of(folder),)
+    datasets = [
+        DatasetSettings(resolution=(64, 64), batch_size=4, network_multiplier=0.5, subsets=subsets),
+        DatasetSettings(resolution=(128, 64), batch_size=1, network_multiplier=-1.0, subsets=subsets),
+    ]
+    batches = batches_of(prepare_datasets(datasets), epochs=2)
+    found = sorted((batch.network_multiplier, *batch.images.shape) for batch in batches)
+    assert found == [(-1.0, 1, 3, 64, 128)] * 12 + [(0.5, 2, 3, 64, 64)] * 2 + [(0.5, 4, 3, 64, 64)] * 2
 
 
 @pytest.mark.parametrize(

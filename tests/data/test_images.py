@@ -290,3 +290,18 @@ def test_fit_crops_at_the_centre_or_where_it_is_told():
 def test_extensions_are_lower_case():
     assert {".png", ".jpg", ".jpeg", ".webp", ".bmp"} <= EXTENSIONS
     assert all(extension == Path("a" + extension).suffix.lower() for extension in EXTENSIONS)
+
+
+def test_a_png_that_decodes_to_garbage_is_found_by_its_checksum(tmp_path):
+    path = tmp_path / "a.png"
+    ramp = np.arange(400, dtype=np.uint8)
+    Image.fromarray(np.add.outer(ramp, ramp)).save(path)
+    check_pixels(str(path))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(BadImage, match="checksum"):
+        check_pixels(str(path))
+    with pytest.raises(BadImage, match="checksum"):
+        read_image(str(path))

@@ -1,6 +1,8 @@
 """The adapter method: the order of the plug-in contract, what is frozen, what is written."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -42,8 +44,9 @@ def randomise(method):
     return method
 
 
-def place(epoch, step, micro_step=0):
-    return BatchPlace(epoch, step, micro_step, (), 0, True, False, 1.0)
+def batch(epoch=1, step=1, network_multiplier=1.0):
+    """As much of a batch as the method looks at."""
+    return SimpleNamespace(place=BatchPlace(epoch, step, 0, (), 0, True, False, 1.0), network_multiplier=network_multiplier)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +80,7 @@ def test_the_contract_in_its_order():
     plugin.calls.clear()
 
     for epoch, step in ((3, 7), (3, 8), (4, 9)):
-        method.before_batch(place(epoch, step))
+        method.before_batch(batch(epoch, step))
     epoch_start, step_start = ("on_epoch_start",), ("on_step_start",)
     assert plugin.calls[:5] == [epoch_start, step_start, step_start, epoch_start, step_start]
     assert method.after_step() == {"norm/avg_key_norm": 2.0}
@@ -96,6 +99,30 @@ def test_a_plugins_own_type_error_is_not_hidden():
     """Pitfall C24."""
     with pytest.raises(TypeError, match="a mistake inside the plug-in"):
         attached(network_module=PLUGIN, network_args=("kind=faulty",))
+
+
+def test_the_multiplier_of_the_dataset_is_that_of_its_batches():
+    parts = tiny_sd1_parts()
+    method = randomise(attached(parts))
+    method.before_batch(batch(network_multiplier=1.0))
+    full = prediction(parts)
+    method.before_batch(batch(network_multiplier=0.5))
+    half = prediction(parts)
+    method.before_batch(batch(network_multiplier=-0.5))
+    opposite = prediction(parts)
+    assert not torch.allclose(full, half, atol=1e-4) and not torch.allclose(half, opposite, atol=1e-4)
+    method.eval()  # sample pictures show the network as it is
+    torch.testing.assert_close(prediction(parts), full)
+    method.train()
+    method.before_batch(batch(network_multiplier=0.5))
+    torch.testing.assert_close(prediction(parts), half)
+
+
+def test_a_plugin_without_multipliers_refuses_one():
+    method = attached(network_module=PLUGIN)
+    method.before_batch(batch())
+    with pytest.raises(UserError, match="network_multiplier: tests.methods.plugin has no set_multiplier"):
+        method.before_batch(batch(network_multiplier=0.5))
 
 
 def test_no_network_is_an_error():

@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from library.config.options import NetworkOptions
 from library.errors import UserError
@@ -14,6 +17,8 @@ from library.methods.network_module import (
     network_arguments,
     takes_positional,
 )
+
+ADAPTER = "lora_unet_mid_block_attentions_0_proj_in"
 
 
 def test_arguments_are_strings_and_the_dropout_is_added():
@@ -96,8 +101,28 @@ def test_all_mistakes_about_the_network_at_once(tmp_path):
 
 def test_a_good_network_passes(tmp_path):
     file = tmp_path / "weights.safetensors"
-    file.touch()
+    save_file({f"{ADAPTER}.lora_down.weight": torch.zeros(4, 8), f"{ADAPTER}.lora_up.weight": torch.zeros(8, 4)}, file)
     check_network(NetworkOptions(network_module="networks.lora", network_args=("conv_dim=4",), network_weights=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "words"),
+    [
+        ({"something": (2, 2)}, {}, "no LoRA in it, but 1 \\(something\\)"),
+        ({f"{ADAPTER}.lora_down.weight": (8, 2)}, {}, "its rank is 8, but network_dim is 4; set network_dim = 8"),
+        ({f"{ADAPTER}.lora_down.weight": (8, 2)}, {"network_dim": 16}, "its rank is 8, but network_dim is 16"),
+        ({f"{ADAPTER}.lora_down.weight": (8, 2)}, {"network_dim": 8}, None),
+        ({f"{ADAPTER}.lora_down.weight": (8, 2)}, {"dim_from_weights": True}, None),
+        ({f"{ADAPTER}.lora_down.weight": (8, 2)}, {"network_args": (f"block_dims={','.join(['8'] * 25)}",)}, None),
+        ({f"{ADAPTER}.lora_down.weight": (4, 2), "lora_unet_conv.lora_down.weight": (8, 2, 3, 3)}, {}, None),
+    ],
+)
+def test_the_header_of_network_weights(shapes, options, words, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, file)
+    settings = NetworkOptions(network_module="networks.lora", network_weights=str(file), **options)
+    with pytest.raises(UserError, match=words) if words else nullcontext():
+        check_network(settings)
 
 
 def test_calls_follow_the_signature():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from library.config.datasets.keys import DATASET, GENERAL, KEYS
 from library.config.datasets.layers import Layers
-from library.config.datasets.settings import CaptionSettings, DatasetSettings, SubsetSettings
+from library.config.datasets.settings import DatasetSettings, SubsetSettings
+from library.config.datasets.subsets import usable_subsets
 
 LATENT_PIXELS = 8  # the VAE makes one latent of 8 x 8 pixels
 BUCKET_UNIT = 64  # the U-Net halves latents three times more
@@ -18,8 +18,8 @@ def dataset_settings(
 ) -> DatasetSettings | None:
     """A checked dataset: bucket limits on the grid, repeated and unused subsets left out (both noted)."""
     notes = list(notes)
-    usable = _usable_subsets(subsets, notes, mistakes)
-    values = {name: layers.value(name) for name in _keys_of(DatasetSettings)}
+    usable = usable_subsets(subsets, notes, mistakes)
+    values = {name: layers.value(name) for name in KEYS.keys() & DatasetSettings.__dataclass_fields__}
     if values["resolution"] is None:
         if not layers.is_written("resolution"):  # otherwise it is wrong, which was told
             tables = f"write resolution = 512 in {DATASET} or {GENERAL}, or " if layers.tables else ""
@@ -27,6 +27,8 @@ def dataset_settings(
         return None
     dataset = DatasetSettings(**values, subsets=usable, where=where)
     mistakes += _resolution_mistakes(dataset, layers)
+    if dataset.network_multiplier == 0:
+        mistakes.append(f"{layers.where('network_multiplier')}: at 0 the network learns nothing; write 0.5, for example")
     if dataset.enable_bucket:
         dataset = _with_bucket_limits(dataset, layers, notes, mistakes)
         mistakes += [
@@ -37,36 +39,6 @@ def dataset_settings(
     if not mistakes:
         mistakes += _emptiness(dataset, subsets)
     return dataclasses.replace(dataset, notes=tuple(notes))
-
-
-def subset_settings(layers: Layers, where: str) -> SubsetSettings:
-    """The settings of one subset as its layers say."""
-    values = {name: layers.value(name) for name in _keys_of(SubsetSettings)}
-    values["image_dir"] = Path(values["image_dir"])
-    values["custom_attributes"] = values["custom_attributes"] or {}
-    values["caption_extension"] = "." + values["caption_extension"].removeprefix(".")
-    caption = CaptionSettings(**{name: layers.value(name) for name in _keys_of(CaptionSettings)})
-    return SubsetSettings(**values, caption=caption, where=where)
-
-
-def folder_mistake(folder: Path) -> str | None:
-    """What is wrong with a path that has to be a folder, and what may be the reason."""
-    try:
-        if folder.is_dir():
-            return None
-        if folder.is_file():
-            return f"{folder} is a file; name the folder that holds it"
-    except OSError as error:  # a name that the system refuses, or a place that may not be looked into
-        return f"'{folder}' cannot be read ({error.strerror})"
-    if any(character in str(folder) for character in "\n\t\r\b\f"):
-        shown = str(folder).encode("unicode_escape").decode()
-        return f"there is no folder '{shown}'; \\n, \\t, ... in double quotes are no backslashes, use single quotes: 'C:\\folder'"
-    hint = "" if folder.is_absolute() else f" (relative paths begin where the command is run, in {Path.cwd()})"
-    return f"there is no folder '{folder}'{hint}"
-
-
-def _keys_of(settings: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(settings)} & KEYS.keys()
 
 
 def _resolution_mistakes(dataset: DatasetSettings, layers: Layers) -> list[str]:
@@ -105,36 +77,6 @@ def _with_bucket_limits(dataset: DatasetSettings, layers: Layers, notes: list[st
             f"write max_bucket_reso = {-(-longer * 2 // steps) * steps}"
         )
     return dataclasses.replace(dataset, min_bucket_reso=smallest, max_bucket_reso=largest)
-
-
-def _usable_subsets(subsets: list[SubsetSettings], notes: list[str], mistakes: list[str]) -> tuple[SubsetSettings, ...]:
-    usable: dict[Path, SubsetSettings] = {}
-    for subset in subsets:
-        folder = subset.image_dir.resolve()
-        if subset.num_repeats < 1:
-            notes.append(f"{subset.where} num_repeats: {subset.num_repeats} leaves this subset out")
-        elif folder in usable:
-            notes.append(
-                f"{subset.where} image_dir: {subset.image_dir} is left out here, {usable[folder].where} reads it already"
-            )
-        else:
-            usable[folder] = subset
-            mistakes += _subset_mistakes(subset)
-    return tuple(usable.values())
-
-
-def _subset_mistakes(subset: SubsetSettings) -> list[str]:
-    mistakes = []
-    if problem := folder_mistake(subset.image_dir):
-        mistakes.append(f"{subset.where} image_dir: {problem}")
-    if subset.caption_extension == ".":
-        mistakes.append(f'{subset.where} caption_extension: this is empty; write ".txt", for example')
-    if subset.custom_attributes.get("diff_output_preservation"):
-        mistakes.append(f"{subset.where} custom_attributes: diff_output_preservation is known, not built yet")
-    crop = subset.face_crop_aug_range
-    if crop and not 0 < crop[0] <= crop[1]:
-        mistakes.append(f"{subset.where} face_crop_aug_range: {crop[0]}, {crop[1]} is no range; write [2.0, 4.0], for example")
-    return mistakes
 
 
 def _emptiness(dataset: DatasetSettings, subsets: list[SubsetSettings]) -> list[str]:

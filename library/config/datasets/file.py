@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from library.config.datasets.build import dataset_settings, subset_settings
-from library.config.datasets.keys import DATASET, GENERAL, KEYS, SUBSET
+from library.config.datasets.build import dataset_settings
+from library.config.datasets.keys import DATASET, GENERAL, KEYS, MASKED, SUBSET, kind_of_subsets
 from library.config.datasets.layers import Layers
 from library.config.datasets.schema import check_table
 from library.config.datasets.settings import DatasetSettings, SubsetSettings
-from library.config.options.data import DataOptions
+from library.config.datasets.subsets import subset_settings
+from library.config.settings import Settings
 from library.config.spelling import did_you_mean
 from library.config.text_files import read_table_file
 from library.errors import UserError
 
 
-def datasets_from_file(path: Path, options: DataOptions, where_option: Callable[[str], str]) -> list[DatasetSettings]:
+def datasets_from_file(path: Path, settings: Settings) -> list[DatasetSettings]:
     """Every dataset of the file; UserError tells all mistakes at once."""
     content = read_table_file(path, "dataset file")
     mistakes = [f"{path} {name}: {_misplaced(name)}" for name in content if name not in ("general", "datasets")]
     place = f"{path} {GENERAL}"
-    layers = Layers(((place, check_table(content.get("general", {}), GENERAL, place, mistakes)),), options, where_option)
+    layers = Layers(((place, check_table(content.get("general", {}), GENERAL, place, mistakes)),), settings)
     tables = _array(content, "datasets", DATASET, str(path), mistakes)
     datasets = [_dataset(table, f"{path} {DATASET} {i}", layers, mistakes) for i, table in enumerate(tables, start=1)]
     if mistakes:
@@ -53,12 +53,16 @@ def _dataset(table: Any, where: str, general: Layers, mistakes: list[str]) -> Da
         mistakes.append(f"{where}: expected a table, found something else")
         return None
     own = {name: value for name, value in table.items() if name != "subsets"}
-    layers = general.below(where, check_table(own, DATASET, where, mistakes))
     subset_tables = _array(table, "subsets", SUBSET, where, mistakes)
-    subsets = [_subset(item, f"{where} {SUBSET} {i}", layers, mistakes) for i, item in enumerate(subset_tables, start=1)]
+    kind = kind_of_subsets(subset_tables)
+    layers = general.below(where, check_table(own, DATASET, where, mistakes, kind))
+    if kind == MASKED and not layers.settings.data.masked_loss:
+        mistakes.append(f"{where}: conditioning_data_dir is used with masked_loss only; give --masked_loss, or remove this key")
+    subsets = [_subset(item, f"{where} {SUBSET} {i}", layers, kind, mistakes) for i, item in enumerate(subset_tables, start=1)]
     return dataset_settings(layers, [subset for subset in subsets if subset], where, [], mistakes)
 
 
-def _subset(table: Any, where: str, dataset: Layers, mistakes: list[str]) -> SubsetSettings | None:
-    layers = dataset.below(where, check_table(table, SUBSET, where, mistakes))
-    return subset_settings(layers, where) if layers.value("image_dir") else None
+def _subset(table: Any, where: str, dataset: Layers, kind: str, mistakes: list[str]) -> SubsetSettings | None:
+    layers = dataset.below(where, check_table(table, SUBSET, where, mistakes, kind))
+    has_source = layers.value("image_dir") or layers.value("metadata_file")
+    return subset_settings(layers, kind, where) if has_source else None

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from library.config.datasets.build import dataset_settings, folder_mistake, subset_settings
+from library.config.datasets.build import dataset_settings
+from library.config.datasets.keys import CAPTIONED
 from library.config.datasets.layers import Layers
 from library.config.datasets.settings import DatasetSettings, SubsetSettings
-from library.config.options.data import DataOptions
+from library.config.datasets.subsets import folder_mistake, subset_settings
+from library.config.settings import Settings
 from library.errors import UserError
 
 _CONVENTION = 'sub-folders named like "20_sls frog": the number of times that each picture is used in an epoch, "_", the caption'
 
 
-def datasets_from_folders(options: DataOptions, where_option: Callable[[str], str]) -> list[DatasetSettings]:
+def datasets_from_folders(settings: Settings) -> list[DatasetSettings]:
     """One dataset: the sub-folders of train_data_dir, then those of reg_data_dir, each in the order of their names."""
+    options = settings.data
     if not options.train_data_dir:
         found = "reg_data_dir alone holds nothing to train on" if options.reg_data_dir else "there are no pictures to train on"
         raise UserError(f"{found}; give --train_data_dir FOLDER, with {_CONVENTION}; or give --dataset_config FILE.toml")
     notes: list[str] = []
     mistakes: list[str] = []
-    layers = Layers((), options, where_option)
+    layers = Layers((), settings)
     subsets = []
     for name in ("train_data_dir", "reg_data_dir"):
         if folder := getattr(options, name):
             subsets += _subsets_in(Path(folder), layers, name, notes, mistakes)
-    dataset = dataset_settings(layers, subsets, where_option("train_data_dir"), notes, mistakes)
+    dataset = dataset_settings(layers, subsets, settings.where("train_data_dir"), notes, mistakes)
     if mistakes or dataset is None:
         raise UserError(*mistakes)
     return [dataset]
@@ -34,7 +36,7 @@ def datasets_from_folders(options: DataOptions, where_option: Callable[[str], st
 
 def _subsets_in(folder: Path, layers: Layers, option: str, notes: list[str], mistakes: list[str]) -> list[SubsetSettings]:
     """The sub-folders of one folder as subsets; those whose name says nothing are noted and left out."""
-    place = layers.where_option(option)
+    place = layers.settings.where(option)
     if problem := folder_mistake(folder):
         mistakes.append(f"{place}: {problem}")
         return []
@@ -57,7 +59,7 @@ def _subsets_in(folder: Path, layers: Layers, option: str, notes: list[str], mis
             "class_tokens": words,
             "is_reg": option == "reg_data_dir",
         }
-        subsets.append(subset_settings(layers.below(str(child), table), str(child)))
+        subsets.append(subset_settings(layers.below(str(child), table), CAPTIONED, str(child)))
     if not subsets:
         loose = " (files that lie in it directly are not read)" if any(child.is_file() for child in children) else ""
         mistakes.append(f"{place}: {folder} needs {_CONVENTION}; it has none{loose}")

@@ -12,6 +12,13 @@ from library.config.options.data import INTERPOLATIONS, DataOptions
 GENERAL, DATASET, SUBSET = "[general]", "[[datasets]]", "[[datasets.subsets]]"
 _TWINS = {option.name: option for option in options_of(DataOptions)}
 
+# What the subsets of a dataset are; all subsets of one dataset are of the same kind.
+CAPTIONED = "subsets with caption files"
+DESCRIBED = "subsets with metadata_file"
+MASKED = "subsets with conditioning_data_dir"
+_EVERY_KIND = (CAPTIONED, DESCRIBED, MASKED)
+_FOLDERS = (CAPTIONED, MASKED)
+
 
 @dataclass(frozen=True)
 class DatasetKey:
@@ -20,25 +27,28 @@ class DatasetKey:
     option: Option
     levels: tuple[str, ...]
     twin: str | None = None
-    required: bool = False
-    unbuilt: bool = False  # only its default is accepted yet
+    kinds: tuple[str, ...] = _EVERY_KIND  # of subsets that use it
+    required: tuple[str, ...] = ()  # kinds of subsets that must have it
 
     @property
     def name(self) -> str:
         return self.option.name
 
+    def may_stand_in(self, level: str, kind: str) -> bool:
+        """Whether a table of this level may have the key. [general] is for subsets of all kinds."""
+        return level in self.levels and (level == GENERAL or kind in self.kinds)
 
-def _twin(name: str, *levels: str, flag: str | None = None, **changes: Any) -> DatasetKey:
+
+def _twin(name: str, *levels: str, flag: str | None = None, kinds: tuple[str, ...] = _EVERY_KIND, **changes: Any) -> DatasetKey:
     """A key that is declared as the flag of the same name (or as `flag`)."""
     twin = _TWINS[flag or name]
     declared = dataclasses.replace(twin.declared, **changes)
-    return DatasetKey(dataclasses.replace(twin, name=name, declared=declared), levels, twin.name)
+    return DatasetKey(dataclasses.replace(twin, name=name, declared=declared), levels, twin.name, kinds)
 
 
 def _own(name: str, *levels: str, kind: Any, default: Any, help: str, **more: Any) -> DatasetKey:
     """A key that no flag corresponds to."""
-    flags = {name: more.pop(name) for name in ("required", "unbuilt") if name in more}
-    return DatasetKey(Option(name, kind_of(kind), default, Declaration(help, **more)), levels, **flags)
+    return DatasetKey(Option(name, kind_of(kind), default, Declaration(help)), levels, **more)
 
 
 _UPPER = (DATASET, GENERAL)
@@ -48,11 +58,7 @@ _DATASET_KEYS = (
     _twin("batch_size", *_UPPER, flag="train_batch_size"),
     *(_twin(name, *_UPPER) for name in ("resolution", "enable_bucket", "min_bucket_reso", "max_bucket_reso")),
     *(_twin(name, *_UPPER) for name in ("bucket_reso_steps", "bucket_no_upscale")),
-    _own("network_multiplier", *_UPPER, kind=float, default=1.0, help="Strength of the network for this dataset.", unbuilt=True),
-    _own("validation_seed", *_UPPER, kind=int, default=None, help="Seed that picks the validation pictures.", unbuilt=True),
-    _own(
-        "validation_split", *_UPPER, kind=float, default=0.0, help="Part of the pictures held out.", unbuilt=True, least=0, most=1
-    ),
+    _own("network_multiplier", *_UPPER, kind=float, default=1.0, help="Strength of the network for this dataset."),
 )
 
 _CAPTION_NAMES = (
@@ -61,25 +67,36 @@ _CAPTION_NAMES = (
     "token_warmup_min", "token_warmup_step",
 )  # fmt: skip
 
+_SOURCE_KEYS = (
+    _own("image_dir", SUBSET, kind=str, default=None, help="Folder of pictures, without its sub-folders.", required=_FOLDERS),
+    _own("metadata_file", SUBSET, kind=str, default=None, help="File (.json or .jsonl) that names pictures and their captions.",
+         kinds=(DESCRIBED,), required=(DESCRIBED,)),
+    _own("conditioning_data_dir", SUBSET, kind=str, default=None, help="Folder of masks, named like the pictures.",
+         kinds=(MASKED,), required=(MASKED,)),
+    _own("is_reg", SUBSET, kind=bool, default=False, help="These are regularisation pictures.", kinds=(CAPTIONED,)),
+    _own("class_tokens", *_ALL, kind=str, default=None, help="Caption of pictures without a caption file.", kinds=(CAPTIONED,)),
+    _twin("caption_extension", *_ALL, kinds=_FOLDERS),
+    _twin("cache_info", *_ALL, kinds=_FOLDERS),
+)  # fmt: skip
+
 _SUBSET_KEYS = (
-    _own("image_dir", SUBSET, kind=str, default=None, help="Folder of pictures; its sub-folders are not read.", required=True),
-    _own("num_repeats", *_ALL, kind=int, default=1, help="How often each picture is used in an epoch."),
-    _own("is_reg", SUBSET, kind=bool, default=False, help="These are regularisation pictures."),
-    _own("class_tokens", *_ALL, kind=str, default=None, help="Caption of pictures that have no caption file."),
-    _twin("caption_extension", *_ALL),
+    _twin("num_repeats", *_ALL, flag="dataset_repeats"),
     *(_twin(name, *_ALL) for name in _CAPTION_NAMES),
     *(_twin(name, *_ALL) for name in ("color_aug", "flip_aug", "random_crop", "face_crop_aug_range")),
-    _twin("alpha_mask", SUBSET),
+    _twin("alpha_mask", SUBSET, kinds=(CAPTIONED, DESCRIBED)),
     _twin("resize_interpolation", *_ALL, choices=(*INTERPOLATIONS, "box")),
+    _twin("validation_split", *_ALL),
+    _twin("validation_seed", *_ALL),
     _own("custom_attributes", *_ALL, kind=dict[str, Any], default=None, help="Values passed on with the pictures."),
-    _own(
-        "cache_info", *_ALL, kind=bool, default=False, help="Keep captions and sizes in a file beside the pictures.", unbuilt=True
-    ),
 )
 
-KEYS: dict[str, DatasetKey] = {key.name: key for key in (*_DATASET_KEYS, *_SUBSET_KEYS)}
-UNBUILT_SUBSETS = {
-    "metadata_file": "subsets that are described by a metadata file",
-    "conditioning_data_dir": "subsets with conditioning pictures",
-}
-RENAMED = {key.twin: key.name for key in KEYS.values() if key.twin and key.twin != key.name}
+KEYS: dict[str, DatasetKey] = {key.name: key for key in (*_DATASET_KEYS, *_SOURCE_KEYS, *_SUBSET_KEYS)}
+RENAMED = {"in_json": "metadata_file"} | {key.twin: key.name for key in KEYS.values() if key.twin and key.twin != key.name}
+
+
+def kind_of_subsets(tables: list[Any]) -> str:
+    """The kind that the tables of one dataset's subsets claim to be of; a table of another kind will be found wrong."""
+    written = {name for table in tables if isinstance(table, dict) for name in table}
+    if "metadata_file" in written:
+        return DESCRIBED
+    return MASKED if "conditioning_data_dir" in written else CAPTIONED

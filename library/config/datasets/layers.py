@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from library.config.datasets.keys import KEYS
-from library.config.options.data import DataOptions
+from library.config.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +17,7 @@ class Layers:
     """
 
     tables: tuple[tuple[str, dict[str, Any]], ...]
-    options: DataOptions
-    where_option: Callable[[str], str]  # names the source of an option: "--resolution", "run.toml [data] resolution"
+    settings: Settings
 
     def is_written(self, name: str) -> bool:
         """Whether one of the tables has this key."""
@@ -30,7 +28,12 @@ class Layers:
             if name in table:
                 return table[name]
         twin = KEYS[name].twin
-        return getattr(self.options, twin) if twin else KEYS[name].option.default
+        return self.settings.value(twin) if twin else KEYS[name].option.default
+
+    def is_given(self, name: str) -> bool:
+        """Whether a table or an option says what a value is; else it is the default."""
+        twin = KEYS[name].twin
+        return self.is_written(name) or bool(twin and self.settings.given(twin))
 
     def where(self, name: str) -> str:
         """The place that decided on a value."""
@@ -38,7 +41,7 @@ class Layers:
             if name in table:
                 return f"{place} {name}"
         twin = KEYS[name].twin
-        source = self.where_option(twin) if twin else name
+        source = self.settings.where(twin) if twin else name
         return f"{self.tables[0][0]}, {source}" if self.tables else source
 
     def below(self, place: str, table: dict[str, Any]) -> Layers:

@@ -28,9 +28,11 @@ class CaptionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetSettings:
-    """One folder of pictures."""
+    """One folder of pictures, or the pictures that one metadata file names."""
 
-    image_dir: Path
+    image_dir: Path | None = None  # None: the metadata file holds whole paths
+    metadata_file: Path | None = None  # None: captions are in files beside the pictures
+    conditioning_data_dir: Path | None = None  # masks: white is learned, black is not
     num_repeats: int = 1
     is_reg: bool = False
     class_tokens: str | None = None  # the caption of pictures without a caption file
@@ -43,9 +45,17 @@ class SubsetSettings:
     face_crop_aug_range: tuple[float, float] | None = None
     alpha_mask: bool = False
     resize_interpolation: str | None = None  # already the dataset's where the subset has none
+    validation_split: float = 0.0  # part of the pictures that is held out; 1: all
+    validation_seed: int | None = None
     custom_attributes: dict[str, Any] = field(default_factory=dict)
     cache_info: bool = False
     where: str = ""  # for messages: "data.toml [[datasets]] 1 [[datasets.subsets]] 2"
+
+    @property
+    def name(self) -> str:
+        """Of the folder or of the metadata file, for reports."""
+        source = self.metadata_file or self.image_dir
+        return source.name if source else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +70,6 @@ class DatasetSettings:
     bucket_reso_steps: int = 64
     bucket_no_upscale: bool = False
     network_multiplier: float = 1.0
-    validation_seed: int | None = None
-    validation_split: float = 0.0
     resize_interpolation: str | None = None
     subsets: tuple[SubsetSettings, ...] = ()
     where: str = ""

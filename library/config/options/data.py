@@ -19,6 +19,10 @@ class DataOptions:
         None, 'Folder whose sub-folders hold the training pictures and are named like "20_sls frog" (repeats_words).'
     )
     reg_data_dir: str | None = option(None, "The same for regularisation pictures: what the class should keep looking like.")
+    in_json: str | None = option(None, "Metadata file (.json or .jsonl): pictures with captions; train_data_dir is their folder.")
+    dataset_repeats: int = option(1, "How often each picture is used in an epoch, where neither folder names nor files say it.")
+    dataset_class: str | None = option(None, "Python class (package.module.Class) that makes the batches instead of all this.")
+    cache_info: bool = option(False, "Keep captions and sizes in metadata_cache.json beside the pictures, to start faster.")
     resolution: tuple[int, int] | None = option(None, "Training size in pixels: 512, or 768,512 for width,height.")
     train_batch_size: int = option(1, "Pictures per batch and process.", least=1)
 
@@ -57,6 +61,11 @@ class DataOptions:
         None, "Crop around the face given in the file's name so that it is this much of the picture, for example 2.0,4.0."
     )
     alpha_mask: bool = option(False, "Use the pictures' transparency as a mask: transparent parts are not learned.")
+    masked_loss: bool = option(False, "Use masks: what is black in a picture's mask (see conditioning_data_dir) is not learned.")
+    conditioning_data_dir: str | None = option(None, "Folder of masks, named like the pictures in train_data_dir itself.")
+
+    validation_split: float = option(0.0, "Part of the pictures that is held out of training to measure it by.", least=0, most=1)
+    validation_seed: int | None = option(None, "Decides which pictures are held out. Left out: the same ones in every run.")
 
     cache_latents: bool = option(False, "Encode every picture once, before training, and keep the results in memory.")
     cache_latents_to_disk: bool = option(False, "Keep the encoded pictures in files beside the pictures, for later runs too.")

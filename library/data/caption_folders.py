@@ -1,0 +1,76 @@
+"""Subsets that are a folder: its pictures, the caption file of each, and the mask of each if there are masks."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from library.data.caption_files import caption_lines, captions_elsewhere, find_caption
+from library.data.folder_index import FolderIndex, Known
+from library.data.folders import Folder, describe_left_out, list_folder, same_names, why_empty
+from library.data.listing import Listing
+from library.data.masks import pair_masks
+from library.data.scan import in_threads
+from library.data.wording import shortened
+from library.errors import UserError
+
+if TYPE_CHECKING:
+    from library.config.datasets import SubsetSettings
+
+
+def list_captioned(number: int, path: Path, subset: SubsetSettings, mistakes: list[str], notes: list[str]) -> Listing:
+    """The pictures of the folder `path`."""
+    folder = list_folder(path, subset.where)
+    if not folder.images:
+        raise UserError(f"{subset.where}: {why_empty(path, folder)}")
+    if folder.left_out:
+        notes.append(f'{subset.where}: {describe_left_out(folder)} in "{path}"')
+    clashes = [
+        f'{subset.where}: "{first}" and "{second}" in "{path}" would share a caption: rename one of them'
+        for first, second in same_names(folder)
+    ]
+    mistakes += shortened(clashes, "pairs of the same name")
+    elsewhere = captions_elsewhere(folder, subset)
+    if elsewhere:
+        mistakes.append(elsewhere)
+    listing = Listing(number, [str(path / image) for image in folder.images])
+    _find_captions(listing, folder, path, subset, mistakes, notes)
+    if subset.conditioning_data_dir:
+        listing.masks = pair_masks(folder.images, subset.conditioning_data_dir, subset, mistakes)
+    return listing
+
+
+def _find_captions(
+    listing: Listing, folder: Folder, path: Path, subset: SubsetSettings, mistakes: list[str], notes: list[str]
+) -> None:
+    """The caption of each image: its lines if wildcards choose between them, else the first line; None without a file."""
+    files = {image: find_caption(folder, image, subset.caption_extension) for image in folder.images}
+    known: dict[str, Known] = {}
+    if subset.cache_info:
+        listing.index = FolderIndex(path)
+        known = {image: listing.index.look_up(image, file) for image, file in files.items()}
+        listing.claimed_sizes = {str(path / image): found.size for image, found in known.items() if found.size}
+    lines = {image: found.lines for image, found in known.items() if found.lines is not None}
+    lines |= _read_captions({image: path / file for image, file in files.items() if file and image not in lines}, mistakes)
+    cut = 0
+    for image in folder.images:
+        found = lines.get(image)
+        cut += found is not None and len(found) > 1
+        first_or_all = found if found is None or subset.caption.enable_wildcard else found[:1]
+        listing.captions.append(None if first_or_all is None else "\n".join(first_or_all))
+        if listing.index:
+            listing.index_captions[image] = subset.class_tokens or "" if found is None else "\n".join(found)
+    if cut and not subset.caption.enable_wildcard:
+        notes.append(f"{subset.where}: of {cut} captions with several lines only the first is used (enable_wildcard uses all)")
+
+
+def _read_captions(files: dict[str, Path], mistakes: list[str]) -> dict[str, list[str]]:
+    """The lines of each image's caption file."""
+    lines: dict[str, list[str]] = {}
+    unreadable: list[str] = []
+    for image, found in zip(files, in_threads(caption_lines, [str(file) for file in files.values()]), strict=True):
+        if isinstance(found, UserError):
+            unreadable += found.messages
+        else:
+            lines[image] = found
+    mistakes += shortened(unreadable, "captions that cannot be read")
+    return lines

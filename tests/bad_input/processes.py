@@ -1,0 +1,87 @@
+"""Runs train_network.py as a process of its own, watched: its exit code, what it said, whether it read weights."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WATCH = Path(__file__).parent / "watch"
+MOST_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a process left behind."""
+
+    code: int
+    said: str  # on stdout
+    complained: str  # on stderr
+    watched: tuple[str, ...]  # lines of watch/sitecustomize.py
+
+    @property
+    def weights_read(self) -> set[str]:
+        return {line for line in self.watched if line.startswith("weights")}
+
+    @property
+    def imported_torch(self) -> bool:
+        return "imported torch" in self.watched
+
+
+class Processes:
+    """Fresh interpreters, or children of one that has imported all that is slow, which saves seconds for each."""
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[str] | None = None
+
+    def run(
+        self, folder: Path, flags: Sequence[str], environment: Mapping[str, str] | None = None, fresh: bool = True
+    ) -> Outcome:
+        log = folder / "watched"
+        request = {
+            "command": [str(ROOT / "train_network.py"), *flags],
+            "folder": str(folder),
+            "environment": {"TESTS_WATCH_LOG": str(log), "HF_HUB_OFFLINE": "1", **(environment or {})},
+            "stdout": str(folder / "stdout"),
+            "stderr": str(folder / "stderr"),
+        }
+        code = self._fresh(request) if fresh or not hasattr(os, "fork") else self._forked(request)
+        said, complained = ((folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        watched = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        for name in ("stdout", "stderr", "watched"):
+            (folder / name).unlink(missing_ok=True)
+        return Outcome(code, said, complained, tuple(watched))
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.communicate()  # the end of its input ends it
+            self._server = None
+
+    def _fresh(self, request: dict) -> int:
+        with Path(request["stdout"]).open("wb") as stdout, Path(request["stderr"]).open("wb") as stderr:
+            command = [sys.executable, *request["command"]]
+            environment = _environment() | request["environment"]
+            return subprocess.run(
+                command, cwd=request["folder"], env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                timeout=MOST_SECONDS, check=False,
+            ).returncode  # fmt: skip
+
+    def _forked(self, request: dict) -> int:
+        if self._server is None:
+            command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+            self._server = subprocess.Popen(
+                command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+            )
+        assert self._server.stdin is not None and self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+
+def _environment() -> dict[str, str]:
+    here = {"PYTHONPATH": str(WATCH), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}
+    return {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")} | here

@@ -1,0 +1,156 @@
+"""metadata_cache.json: it spares work, and is believed only of files that are as they were."""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from library.data import caption_folders, folder_index, scan
+from library.data.validation import validation_datasets
+from tests.data.tiny_datasets import prepare, subset_of, write_image, write_images
+
+SIZES = [(96, 64), (64, 64), (64, 96)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_images(tmp_path / "images", SIZES)
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """The names of the files whose header or caption is read, in a set that is too large to be decoded whole."""
+    monkeypatch.setattr(scan, "FULL_CHECK_PIXELS", 0)
+    read: list[str] = []
+    header, lines = scan.read_header, caption_folders.caption_lines
+    monkeypatch.setattr(scan, "read_header", lambda path: read.append(Path(path).name) or header(path))
+    monkeypatch.setattr(caption_folders, "caption_lines", lambda path: read.append(Path(path).name) or lines(path))
+    return read
+
+
+def known(folder: Path, **options) -> dict[str, tuple]:
+    (prepared,) = prepare(subset_of(folder, cache_info=True, **options))
+    return {Path(record.path).name: (record.size, record.caption, record.has_caption) for record in prepared.records}
+
+
+def content(folder: Path) -> dict:
+    return json.loads((folder / folder_index.NAME).read_text(encoding="utf-8"))
+
+
+def test_a_second_start_reads_nothing(folder, work):
+    first = known(folder)
+    assert sorted(work) == sorted(name for number in range(3) for name in (f"{number}.png", f"{number}.txt"))
+    work.clear()
+    assert known(folder) == first
+    assert work == []
+    assert first["0.png"] == ((96, 64), "one 0, two, three, four, five", True)
+
+
+def test_other_tools_can_read_it(folder):
+    known(folder)
+    entry = content(folder)[str(folder / "0.png")]
+    assert (entry["caption"], entry["resolution"]) == ("one 0, two, three, four, five", [96, 64])
+    (folder / "1.txt").unlink()
+    known(folder, class_tokens="sls frog")
+    assert content(folder)[str(folder / "1.png")]["caption"] == "sls frog"
+
+
+def test_without_cache_info_there_is_none(folder):
+    prepare(subset_of(folder))
+    assert not (folder / folder_index.NAME).exists()
+
+
+def test_what_changed_is_read_again(folder, work):
+    known(folder)
+    work.clear()
+    Image.new("RGB", (128, 128)).save(folder / "0.png")
+    (folder / "1.txt").write_text("another", encoding="utf-8")
+    (folder / "2.txt").unlink()
+    write_image(folder / "3.png", (64, 64), 9)
+    found = known(folder)
+    assert sorted(work) == ["0.png", "1.txt", "3.png"]
+    assert found["0.png"] == ((128, 128), "one 0, two, three, four, five", True)
+    assert found["1.png"][1:] == ("another", True)
+    assert found["2.png"][1:] == found["3.png"][1:] == ("", False)
+    work.clear()
+    assert known(folder) == found
+    assert work == []
+
+
+def test_the_same_bytes_at_another_time_are_another_file(folder, work):
+    known(folder)
+    work.clear()
+    os.utime(folder / "0.png", ns=(5, 5))
+    known(folder)
+    assert work == ["0.png"]
+
+
+def test_a_picture_that_is_gone_leaves_the_index(folder):
+    known(folder)
+    (folder / "1.png").unlink()
+    assert known(folder).keys() == {"0.png", "2.png"}
+    assert len(content(folder)) == 2
+
+
+def test_captions_belong_to_their_pictures_beside_a_validation_split(folder):
+    """Pitfall A5: on the second run every caption was attached to the wrong image, and the rest of the images was lost."""
+    for _ in range(3):
+        prepared = prepare(subset_of(folder, cache_info=True, validation_split=0.34))
+        records = [record for dataset in (*prepared, *validation_datasets(prepared)) for record in dataset.records]
+        assert {Path(record.path).stem: record.caption.split(",")[0] for record in records} == {str(n): f"one {n}" for n in range(3)}
+        assert len(content(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '{"0.png": 3}', '{"a/0.png": {"caption": "wrong", "resolution": [1, 1]}}', '{"0.png": {"resolution": [0, "x"]}}'],
+)
+def test_what_others_or_nobody_wrote_is_not_believed(folder, text):
+    (folder / folder_index.NAME).write_text(text, encoding="utf-8")
+    assert known(folder)["0.png"] == ((96, 64), "one 0, two, three, four, five", True)
+    assert len(content(folder)) == 3
+
+
+def test_stamps_beside_nonsense(folder):
+    known(folder)
+    damaged = {path: {**entry, "resolution": [3], "caption": 5} for path, entry in content(folder).items()}
+    (folder / folder_index.NAME).write_text(json.dumps(damaged), encoding="utf-8")
+    assert known(folder)["0.png"] == ((96, 64), "one 0, two, three, four, five", True)
+
+
+def test_wildcards_find_all_lines_whoever_wrote_the_index(folder):
+    (folder / "0.txt").write_text("one\ntwo", encoding="utf-8")
+    assert known(folder)["0.png"][1] == "one"
+    assert known(folder, caption={"enable_wildcard": True})["0.png"][1] == "one\ntwo"
+
+
+def test_an_empty_caption_stays_one(folder):
+    (folder / "0.txt").write_text("", encoding="utf-8")
+    assert known(folder)["0.png"] == known(folder)["0.png"] == ((96, 64), "", True)
+
+
+def test_a_wrong_size_is_found_where_pixels_are_looked_at(folder):
+    known(folder)
+    wrong = {path: {**entry, "resolution": [640, 480]} for path, entry in content(folder).items()}
+    (folder / folder_index.NAME).write_text(json.dumps(wrong), encoding="utf-8")
+    assert known(folder)["0.png"][0] == (96, 64)
+
+
+def test_a_moved_folder_keeps_its_index(folder, work):
+    first = known(folder)
+    moved = folder.rename(folder.with_name("moved"))
+    work.clear()
+    assert known(moved) == first
+    assert work == []
+
+
+def test_a_folder_that_cannot_be_written_is_noted(folder, monkeypatch):
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(folder_index, "write_text", refuse)
+    (prepared,) = prepare(subset_of(folder, cache_info=True))
+    assert "cache_info: " in prepared.notes[0] and "cannot be written (Permission denied)" in prepared.notes[0]
