@@ -49,9 +49,11 @@ app.main(app.Script(name="script.py", tracker="test"))
 """
 
 LAUNCH = """
-import sys
+import signal, sys
 from pathlib import Path
 from launcher import training
+if hasattr(signal, "SIGHUP"):  # ignored where the tests themselves run under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 training.venv_python = lambda: Path(sys.executable)
 sys.exit(training.train(sys.argv[1:]))
 """
