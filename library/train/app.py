@@ -51,6 +51,8 @@ def run(script: Script, argv: list[str]) -> int:
     plan = make_plan(settings)
     if is_main():
         print("\n".join(plan.lines()), flush=True)
+    if settings.training.dry_run and is_main():
+        print("dry run: everything is in order; nothing was trained or written")
     if settings.training.dry_run or stop_request.wanted:
         return stop_request.exit_code
     from library.train.run import train_by_plan

@@ -28,7 +28,7 @@ SENTENCES = {
     "save_refused": "nothing saved at step {step}: {reason}",
     "remove_failed": "could not remove {path}: {reason}",
     "sample_failed": "could not draw a sample: {reason}",
-    "stopped": "stopped after step {step}: {reason}",
+    "stopped": "stopped after step {step}: {reason}; the same command with --resume latest goes on from here",
 }
 WARNINGS = ("save_failed", "save_refused", "remove_failed", "sample_failed", "stopped")
 

@@ -132,6 +132,7 @@ def test_a_dry_run_prints_the_plan_and_reads_no_weight(workshop):
         "steps: 1 to 7, 3 epochs; seed 1",
         "effective batch: 2 (batch x 1 processes x 2 accumulated)",
         "toad-step00000003.safetensors, toad-step00000003-state, toad-step00000006.safetensors",
+        "nothing was trained",
     ):
         assert line in outcome.output
     assert list(workshop.output("dry").iterdir()) == []
