@@ -1,5 +1,9 @@
-"""For all tests: hypothesis looks for wrong answers, not for slow ones, as a busy machine is no mistake."""
-from hypothesis import settings
+"""For all tests: one thread a process, as there is a process for each core; and no hurry for hypothesis on a busy machine."""
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; a forked process cannot use the threads of its parent, either
+
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("tadpole", deadline=None)
 settings.load_profile("tadpole")
