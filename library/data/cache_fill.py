@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from library.data.cache import CacheSettings, LatentCache, Place
 from library.data.cache_file import Latents, Versions, write_entry
 from library.data.image_files import BadImage
 from library.data.pixels import Pixels, crop_ltrb, fixed_pixels, model_input
+from library.data.read_ahead import read_ahead
 from library.data.records import ImageRecord, PreparedDataset
 from library.data.scan import in_threads
 from library.errors import UserError
@@ -87,7 +88,7 @@ class _Filling:
 
     def run(self, missing: list[Place], on_progress: Callable[[int, int], None]) -> None:
         """Encode and store; at the end raise what went wrong on the way."""
-        loaded = _ahead(self._pool, self._load, missing)
+        loaded = read_ahead(self._pool, self._load, missing, LOOK_AHEAD)
         writing: deque[Future[None]] = deque()
         done = 0
         for batch in self._batches(missing):
@@ -173,14 +174,3 @@ def _entry_arrays(record: ImageRecord, versions: Versions) -> dict[str, np.ndarr
     if mask is not None:
         arrays["alpha_mask"] = mask.astype(np.float32) / 255
     return arrays
-
-
-def _ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The function of each item, in order, computed in the pool a few items before it is asked for."""
-    computing: deque[Future[Result]] = deque()
-    for item in items:
-        computing.append(pool.submit(function, item))
-        if len(computing) > LOOK_AHEAD:
-            yield computing.popleft().result()
-    while computing:
-        yield computing.popleft().result()

@@ -2,9 +2,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from library.data.image_files import BadImage
+from library.data.read_ahead import read_ahead
 from library.data.wording import shortened
 from library.errors import UserError
 from library.preparation.images import ImageTree
@@ -46,7 +46,7 @@ def describe_images(
             return None
 
     with ThreadPoolExecutor(_thread_count(threads)) as pool, tqdm(total=len(images), desc=title, unit="image") as bar:
-        loaded = zip(images, _read_ahead(pool, load_or_none, images, batch_size * LOOK_AHEAD_BATCHES), strict=True)
+        loaded = zip(images, read_ahead(pool, load_or_none, images, batch_size * LOOK_AHEAD_BATCHES), strict=True)
         while batch := list(islice(loaded, batch_size)):
             good = [(image, found) for image, found in batch if found is not None]
             results = describe([found for _, found in good]) if good else []
@@ -59,19 +59,6 @@ def describe_images(
 
 def _thread_count(asked: int | None) -> int:
     return min(MOST_THREADS, os.cpu_count() or 1) if asked is None else max(1, asked)
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, load: Callable[[Path], Loaded], images: Sequence[Path], count: int
-) -> Iterator[Loaded]:
-    """Each image loaded, in order, in the pool, `count` images before it is asked for."""
-    loading: deque[Future[Loaded]] = deque()
-    for image in images:
-        loading.append(pool.submit(load, image))
-        if len(loading) > count:
-            yield loading.popleft().result()
-    while loading:
-        yield loading.popleft().result()
 
 
 def uncaptioned(tree: ImageTree, extension: str) -> list[Path]:

@@ -20,6 +20,7 @@ from library.data.cache import CacheSettings
 from library.data.cache_fill import fill_cache
 from library.data.records import ImageRecord, PreparedDataset
 from library.data.scan import Scan
+from library.data.weights_fingerprint import weights_fingerprint
 from library.errors import UserError
 from library.families.architecture import TITLES, architecture_of_file, architecture_of_folder
 from library.families.diffusers_folder import read_index
@@ -29,7 +30,6 @@ from library.families.sd import StableDiffusion
 from library.families.sd_source import read_vae
 from library.families.weight_files import read_shapes
 from library.preparation.device import best_device
-from library.train.fingerprint import weights_fingerprint
 from library.types import Parts, Posterior
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -13,7 +13,7 @@ from library.data.dataset import TrainingDataset
 from library.data.foreign_batches import ForeignDataset
 from library.data.loader import make_loader, worker_count
 from library.data.order import TrainingOrder
-from library.train.fingerprint import weights_fingerprint
+from library.data.weights_fingerprint import weights_fingerprint
 from library.train.plan import Plan
 from library.train.runtime import Runtime
 from library.types import Batch, Parts

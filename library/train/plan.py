@@ -31,10 +31,8 @@ from library.families.detect import identify
 from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
 
-DEFAULT_STEPS = 1600
 CLASS_OPTIONS = ("dataset_class", "resolution", "max_data_loader_n_workers")  # of the data options: those that it leaves us
 LEAST_ROOM = 2**20  # bytes; the smallest networks need more
-BYTES_PER_ADAM_WEIGHT = 16  # fp32 weight, gradient and two moments
 BYTES_OF_DTYPE = {"no": 4, "fp16": 2, "bf16": 2}
 
 
@@ -224,7 +222,7 @@ def _run_length(settings: Settings, steps_per_epoch: int, resume: FoundState | N
         if settings.given("max_train_steps"):
             notes.append(f"max_train_epochs and max_train_steps are both given: the epochs decide, {last_step} steps")
     elif not settings.given("max_train_steps"):
-        notes.append(f"neither max_train_steps nor max_train_epochs is given: the default is {DEFAULT_STEPS} steps")
+        notes.append(f"neither max_train_steps nor max_train_epochs is given: the default is {last_step} steps")
     asked = saving.initial_step
     if asked is None and saving.initial_epoch is not None:
         asked = (saving.initial_epoch - 1) * steps_per_epoch

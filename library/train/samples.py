@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
 
 from library.checkpoint.files import atomic_write
+from library.checkpoint.saver import Report
 from library.methods.base import Method
 from library.sampling.preview import PreviewOptions, draw_samples, save_samples
 from library.sampling.prompts import SamplePrompt
@@ -16,14 +15,6 @@ from library.sampling.sheet import contact_sheet
 from library.train.plan import Plan
 from library.train.runtime import Runtime
 from library.types import Parts
-
-log = logging.getLogger(__name__)
-
-
-class Report(Protocol):
-    """Run.report."""
-
-    def __call__(self, event: str, **facts: Any) -> None: ...
 
 
 class SampleDrawer:

@@ -14,9 +14,9 @@ from library.config.options.model import ModelOptions
 from library.data.cache import CacheReport, CacheSettings
 from library.data.cache_fill import fill_cache
 from library.data.sources import prepare_datasets
+from library.data.weights_fingerprint import weights_fingerprint
 from library.errors import UserError
 from library.families.detect import identify
-from library.train.fingerprint import weights_fingerprint
 from tests.finetune.tools import files_in, make_images, run
 from tests.tiny_models import tiny_sd1_folder, tiny_sd1_single_file
 

@@ -23,7 +23,7 @@ package using the following command.
 You may need to use sudo with that command.  After installing the python3-venv
 package, recreate your virtual environment.
 
-Failing command: /work/.venv/bin/python3"""
+Failing command: /home/me/tadpole/.venv/bin/python3"""
 NO_NETWORK = """WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) after connection broken \
 by 'NewConnectionError('<pip._vendor.urllib3.connection.HTTPSConnection object at 0x7f91>: Failed to establish a new connection: \
 [Errno -2] Name or service not known')': /simple/accelerate/
