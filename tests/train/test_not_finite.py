@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.runs import IMAGES, Workshop, make_workshop
+from tests.train.runs import IMAGES, Outcome, Workshop, make_workshop
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +14,13 @@ def workshop(tmp_path_factory) -> Workshop:
     return make_workshop(tmp_path_factory.mktemp("not_finite"), max_train_steps=8, gradient_accumulation_steps=2)
 
 
-def test_a_diverging_run(workshop):
-    outcome = workshop.train("diverged", learning_rate=1e30, save_every_n_steps=1, save_state=True)
+@pytest.fixture(scope="module")
+def diverged(workshop) -> Outcome:
+    return workshop.train("diverged", learning_rate=1e30, save_every_n_steps=1, save_state=True)
+
+
+def test_a_diverging_run(workshop, diverged):
+    outcome = diverged
     assert outcome.code == 1
     assert "Traceback" not in outcome.output
     (event,) = [event for event in workshop.events("diverged") if event["event"] == "not_finite"]
@@ -28,7 +33,7 @@ def test_a_diverging_run(workshop):
     assert (workshop.output("diverged") / f"toad-step{last:08d}-state").is_dir()
 
 
-def test_no_file_holds_a_nan(workshop):
+def test_no_file_holds_a_nan(workshop, diverged):
     files = [*workshop.output("diverged").rglob("*.safetensors")]
     assert files
     assert not (workshop.output("diverged") / "toad.safetensors").exists()
