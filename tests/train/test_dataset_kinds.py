@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.train.runs import IMAGES, Workshop, make_workshop, write_picture
+from tests.train.runs import IMAGES, Outcome, Workshop, make_workshop, write_picture
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
 
@@ -71,10 +71,23 @@ def trained(workshop: Workshop, name: str) -> Path:
 BATCHES_PER_EPOCH = 2 + 5 + 5  # 5 pictures by 3, 10 entries by 2, 5 pictures by 1
 
 
-@pytest.mark.parametrize("cached", ["cache_latents", "cache_latents_to_disk", "not cached"])
-def test_all_kinds_in_one_run(workshop, cached):
-    options = {"cache_latents": cached == "cache_latents"} | ({cached: True} if cached != "not cached" else {})
-    outcome = workshop.train(cached, **with_file(workshop, **options))
+CACHES = ("cache_latents", "cache_latents_to_disk", "not cached")
+
+
+@pytest.fixture(scope="module")
+def outcomes(workshop) -> dict[str, Outcome]:
+    """A run of two epochs with each way to cache, or not to."""
+    return {
+        cached: workshop.train(
+            cached, **with_file(workshop, **{option: option == cached for option in ("cache_latents", "cache_latents_to_disk")})
+        )
+        for cached in CACHES
+    }
+
+
+@pytest.mark.parametrize("cached", CACHES)
+def test_all_kinds_in_one_run(workshop, outcomes, cached):
+    outcome = outcomes[cached]
     assert outcome.code == 0, outcome.output
     steps = [event for event in workshop.events(cached) if event["event"] == "step"]
     assert len(steps) == 2 * BATCHES_PER_EPOCH
@@ -91,9 +104,9 @@ def test_all_kinds_in_one_run(workshop, cached):
     }
 
 
-def test_cached_or_not_the_masks_are_the_same_and_they_matter(workshop):
+def test_cached_or_not_the_masks_are_the_same_and_they_matter(workshop, outcomes):
     """Latents are sampled alike in all three runs, so that only what the caches hold can make them differ."""
-    runs = [load_file(trained(workshop, name)) for name in ("cache_latents", "cache_latents_to_disk", "not cached")]
+    runs = [load_file(trained(workshop, name)) for name in CACHES]
     for other in runs[1:]:
         assert all((tensor - runs[0][name]).abs().max() < 1e-4 for name, tensor in other.items())
     datasets = datasets_of(workshop)
