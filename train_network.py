@@ -2,9 +2,8 @@
 
 accelerate launch train_network.py --config_file run.toml --dataset_config data.toml
 """
-from library.train.app import Script, main
-
-SCRIPT = Script(name="train_network.py", tracker="network_train")
+from library.config.scripts import TRAIN_NETWORK
+from library.train.app import main
 
 if __name__ == "__main__":
-    main(SCRIPT)
+    main(TRAIN_NETWORK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from library.config.settings import Settings
+from library.config.settings import Settings, options_for
 from library.errors import UserError
 
 
@@ -20,10 +20,15 @@ class Rule:
 
 def check_settings(settings: Settings) -> list[str]:
     """Notes about what is odd but allowed; UserError with every broken rule."""
-    mistakes = [_told(settings, rule) for rule in RULES if rule.is_broken(settings)]
+    mistakes = [_told(settings, rule) for rule in _rules_for(settings, RULES) if rule.is_broken(settings)]
     if mistakes:
         raise UserError(*mistakes)
-    return [_told(settings, rule) for rule in ODDITIES if rule.is_broken(settings)]
+    return [_told(settings, rule) for rule in _rules_for(settings, ODDITIES) if rule.is_broken(settings)]
+
+
+def _rules_for(settings: Settings, rules: tuple[Rule, ...]) -> list[Rule]:
+    """Those about options that the script takes."""
+    return [rule for rule in rules if rule.option in options_for(settings.script.name)]
 
 
 def _told(settings: Settings, rule: Rule) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from library.config.kinds import KINDS, Kind
@@ -23,6 +24,9 @@ class Declaration:
     least: float | None = None
     most: float | None = None
     secret: bool = False  # never written to a file
+    scripts: tuple[str, ...] | None = None  # that take it; None: those of its topic
+    # Where scripts differ: for these scripts, another "default" or other "choices".
+    variants: Mapping[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,21 @@ class Option:
     kind: Kind
     default: Any
     declared: Declaration
+    scripts: tuple[str, ...] | None = None  # that take it; None: all
 
     @property
     def flag(self) -> str:
         return f"--{self.name}"
+
+    def is_of(self, script: str) -> bool:
+        """Whether the script of this name takes it."""
+        return self.scripts is None or script in self.scripts
+
+    def as_in(self, script: str) -> Option:
+        """The option with the default and the choices that it has in the script of this name."""
+        changes = {key: value for names, variant in self.declared.variants.items() if script in names for key, value in variant.items()}
+        default = changes.pop("default", self.default)
+        return dataclasses.replace(self, default=default, declared=dataclasses.replace(self.declared, **changes))
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
@@ -45,12 +60,14 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 
 
 def options_of(topic: type) -> tuple[Option, ...]:
-    """The options that a topic dataclass declares, in the order of its lines."""
+    """The options that a topic dataclass declares, in the order of its lines. `SCRIPTS` of the class: which scripts take them."""
     annotations = typing.get_type_hints(topic)
-    return tuple(
-        Option(field.name, kind_of(annotations[field.name]), field.default, field.metadata[_METADATA_KEY])
-        for field in dataclasses.fields(topic)
-    )
+    options = []
+    for entry in dataclasses.fields(topic):
+        declared = entry.metadata[_METADATA_KEY]
+        scripts = declared.scripts or getattr(topic, "SCRIPTS", None)
+        options.append(Option(entry.name, kind_of(annotations[entry.name]), entry.default, declared, scripts))
+    return tuple(options)
 
 
 def kind_of(annotation: Any) -> Kind:

@@ -10,14 +10,16 @@ from typing import Any
 
 from library.config.declare import Option, options_of
 from library.config.options import TOPICS
-from library.config.settings import OPTIONS, Settings
+from library.config.scripts import SCRIPTS
+from library.config.settings import OPTIONS, Settings, options_for
 
 
 def settings_toml(settings: Settings, only_given: bool = False) -> str:
     """A config file that gives these settings again; without secrets and without what is not set."""
-    sections = []
+    sections, known = [], options_for(settings.script.name)
     for topic, options in TOPICS.items():
-        names = [option.name for option in options_of(options) if not only_given or settings.given(option.name)]
+        names = [option.name for option in options_of(options) if option.name in known]
+        names = [name for name in names if not only_given or settings.given(name)]
         lines = [f"{name} = {toml_value(settings.value(name))}" for name in names if _is_written(settings, name)]
         if lines:
             sections.append("\n".join((f"[{topic}]", *lines, "")))
@@ -51,7 +53,17 @@ def options_markdown() -> str:
         lines += ["", f"## {topic}", "", inspect.getdoc(options) or "", ""]
         lines += ["| option | value | default | meaning |", "|---|---|---|---|"]
         lines += [_row(option) for option in options_of(options)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_matrix()]) + "\n"
+
+
+def _matrix() -> list[str]:
+    """Which script takes what."""
+    lines = ["## Options by script", "", "An option that a script cannot use is an error there that names the scripts that have it.", ""]
+    lines += [f"| option | {' | '.join(f'`{name}`' for name in SCRIPTS)} |", "|---" * (len(SCRIPTS) + 1) + "|"]
+    for option in OPTIONS.values():
+        cells = ["yes" if option.is_of(name) else "" for name in SCRIPTS]
+        lines.append(f"| `{option.name}` | {' | '.join(cells)} |")
+    return lines
 
 
 def _row(option: Option) -> str:

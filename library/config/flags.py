@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from library.config.declare import Option, options_of
 from library.config.names import FILE_OPTIONS, explain_unknown
 from library.config.options import OLD_NAMES, TOPICS
-from library.config.settings import OPTIONS
+from library.config.scripts import Script
+from library.config.settings import OPTIONS, options_for
 from library.config.values import value_from_flag
 from library.errors import UserError
 
@@ -25,24 +26,25 @@ class Flags:
     mistakes: list[str] = field(default_factory=list)
 
 
-def read_flags(script: str, argv: list[str]) -> Flags:
+def read_flags(script: Script, argv: list[str]) -> Flags:
     """Reads the flags; `--help` prints and exits. Values are checked here, not by argparse, to tell all mistakes at once."""
     parsed, leftover = build_parser(script).parse_known_args(argv)
     given = vars(parsed)
     flags = Flags(**{name: given.pop(name) for name in FILE_OPTIONS if name in given})
+    options = options_for(script.name)
     flags.mistakes += _leftover_mistakes(leftover, argv, script)
     for name, written in given.items():
         try:
-            flags.values[name] = written if written is True else value_from_flag(OPTIONS[name], written)
+            flags.values[name] = written if written is True else value_from_flag(options[name], written)
         except ValueError as error:
             flags.mistakes.append(f"--{name}: {error}")
     return flags
 
 
-def build_parser(script: str) -> argparse.ArgumentParser:
-    """A parser that knows every declared option; flags that are not given leave no trace in its result."""
+def build_parser(script: Script) -> argparse.ArgumentParser:
+    """A parser that knows every option of the script; flags that are not given leave no trace in its result."""
     parser = _Parser(
-        prog=script,
+        prog=script.name,
         usage="%(prog)s [--config_file FILE] [--dataset_config FILE] [--OPTION VALUE ...]",
         description="Values come from --config_file; flags override them.",
         argument_default=argparse.SUPPRESS,
@@ -55,10 +57,13 @@ def build_parser(script: str) -> argparse.ArgumentParser:
     files.add_argument(
         "--output_config", action="store_true", help="Write the given options to --config_file (a new file) and stop."
     )
+    known = options_for(script.name)
     for topic, options in TOPICS.items():
-        group = parser.add_argument_group(topic, inspect.getdoc(options))
-        for option in options_of(options):
-            _add_flag(group, option)
+        names = [option.name for option in options_of(options) if option.name in known]
+        if names:
+            group = parser.add_argument_group(topic, inspect.getdoc(options))
+            for name in names:
+                _add_flag(group, known[name])
     return parser
 
 
@@ -84,7 +89,7 @@ def describe(option: Option) -> str:
     return option.declared.help + shown
 
 
-def _leftover_mistakes(leftover: list[str], argv: list[str], script: str) -> list[str]:
+def _leftover_mistakes(leftover: list[str], argv: list[str], script: Script) -> list[str]:
     """Words that no flag has claimed: unknown flags, whose values are passed over, and stray values."""
     mistakes = []
     after_unknown_flag = False

@@ -10,7 +10,8 @@ from library.config.dump import settings_toml
 from library.config.flags import read_flags
 from library.config.names import FILE_OPTIONS, explain_unknown
 from library.config.options import OLD_NAMES
-from library.config.settings import OPTIONS, Settings, Source, settings_of
+from library.config.scripts import SCRIPTS, Script
+from library.config.settings import OPTIONS, Settings, Source, options_for, settings_of
 from library.config.text_files import read_toml
 from library.config.values import value_from_file
 from library.errors import UserError
@@ -18,8 +19,9 @@ from library.errors import UserError
 __all__ = ["Settings", "load_settings"]
 
 
-def load_settings(script: str, argv: list[str]) -> Settings | None:
+def load_settings(script_name: str, argv: list[str]) -> Settings | None:
     """The settings of a run of this script. None if `--output_config` asked only to write a config file, which is done then."""
+    script = SCRIPTS[script_name]
     flags = read_flags(script, argv)
     path = _config_path(flags.config_file)
     values: dict[str, Any] = {}
@@ -37,7 +39,7 @@ def load_settings(script: str, argv: list[str]) -> Settings | None:
     sources |= {name: Source(f"--{name}") for name in flags.values}
     if values.get("cache_latents_to_disk"):
         values["cache_latents"] = True
-    settings = settings_of(values, config_path=path, sources=sources, notes=tuple(notes))
+    settings = settings_of(values, script, config_path=path, sources=sources, notes=tuple(notes))
     if flags.output_config:
         _write_config(path, settings)
         return None
@@ -51,21 +53,22 @@ def _config_path(written: str | None) -> Path | None:
 
 
 def _read_config(
-    path: Path, script: str, values: dict[str, Any], sources: dict[str, Source], notes: list[str], mistakes: list[str]
+    path: Path, script: Script, values: dict[str, Any], sources: dict[str, Source], notes: list[str], mistakes: list[str]
 ) -> None:
     """Flattens the file's tables; fills values and their sources."""
+    options = options_for(script.name)
     for key, place, written in _entries(path, read_toml(path, "config file"), mistakes):
         name = OLD_NAMES.get(key, key)
         if name != key:
             notes.append(f'{place}: "{key}" is the old spelling of "{name}"')
-        if name not in OPTIONS:
+        if name not in options:
             mistakes.append(f"{place}: {_why_not(key, script)}")
         elif name in sources:
             mistakes.append(f"{place}: this key stands twice, also as {sources[name].place}")
         else:
             sources[name] = Source(place, str(path))
             try:
-                values[name] = value_from_file(OPTIONS[name], written)
+                values[name] = value_from_file(options[name], written)
             except ValueError as error:
                 mistakes.append(f"{place}: {error}")
 
@@ -83,7 +86,7 @@ def _entries(path: Path, content: dict[str, Any], mistakes: list[str]) -> Iterat
             yield key, f"{path} {key}", value
 
 
-def _why_not(key: str, script: str) -> str:
+def _why_not(key: str, script: Script) -> str:
     if key in FILE_OPTIONS:
         return "this is a flag only; it cannot stand in a file"
     return explain_unknown(key, script)

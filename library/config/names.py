@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from library.config.datasets.keys import KEYS, RENAMED
-from library.config.settings import OPTIONS
+from library.config.scripts import SCRIPTS, Script
+from library.config.settings import OPTIONS, options_for
 from library.config.spelling import closest
 
 FILE_OPTIONS = ("config_file", "output_config")  # flags that say where options are read from or written to
@@ -20,7 +21,7 @@ xformers zero3_init_flag zero3_save_16bit_model zero_stage
 """
 NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())
 
-# Options of other training scripts only.
+# Options of other training scripts only, not declared here.
 OTHER_SCRIPTS = {
     "train_db.py": "learning_rate_te no_token_padding stop_text_encoder_training use_safetensors",
     "fine_tune.py": "diffusers_xformers train_text_encoder",
@@ -36,16 +37,19 @@ OTHER_SCRIPTS = {
 _SCRIPT_OF = {name: script for script, names in OTHER_SCRIPTS.items() for name in names.split()}
 
 
-def explain_unknown(name: str, script: str) -> str:
+def explain_unknown(name: str, script: Script) -> str:
     """What to say of a flag (without its dashes) or a key that this script does not have."""
     if name in NOT_BUILT:
         return "known, not built yet"
     if name in _SCRIPT_OF:
-        return f"this is an option of {_SCRIPT_OF[name]}, not of {script}"
+        return f"this is an option of {_SCRIPT_OF[name]}, not of {script.name}"
+    if name in OPTIONS:
+        takers = " and ".join(taker for taker in SCRIPTS if OPTIONS[name].is_of(taker))
+        return f"this is an option of {takers}, not of {script.name}; delete it"
     if name in RENAMED.values():
         option = next(old for old, new in RENAMED.items() if new == name)
         return f'unknown option; did you mean "{option}"? ("{name}" is a key of dataset files)'
     if name in KEYS:
         return "this key belongs in a dataset file; name that file with --dataset_config FILE.toml"
-    guess = closest(name, (*OPTIONS, *FILE_OPTIONS)) or closest(name, (*NOT_BUILT, *_SCRIPT_OF))
-    return f'unknown option; did you mean "{guess}"?' if guess else f"unknown option; `python {script} --help` lists all"
+    guess = closest(name, (*options_for(script.name), *FILE_OPTIONS)) or closest(name, (*NOT_BUILT, *_SCRIPT_OF, *OPTIONS))
+    return f'unknown option; did you mean "{guess}"?' if guess else f"unknown option; `python {script.name} --help` lists all"

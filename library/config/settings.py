@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,16 @@ from library.config.options import (
     SchedulerOptions,
     TrainingOptions,
 )
+from library.config.scripts import TRAIN_NETWORK, Script
 
 OPTIONS: dict[str, Option] = {option.name: option for topic in TOPICS.values() for option in options_of(topic)}
 TOPIC_OF: dict[str, str] = {option.name: topic for topic, options in TOPICS.items() for option in options_of(options)}
+
+
+@cache
+def options_for(script: str) -> dict[str, Option]:
+    """The options of the script of this name, with their defaults and choices there."""
+    return {name: option.as_in(script) for name, option in OPTIONS.items() if option.is_of(script)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All options of a run by topic."""
+    """All options of a run by topic; those that its script does not take have their defaults."""
 
     model: ModelOptions = ModelOptions()
     network: NetworkOptions = NetworkOptions()
@@ -52,6 +60,7 @@ class Settings:
     sampling: SamplingOptions = SamplingOptions()
     logging: LoggingOptions = LoggingOptions()
     metadata: MetadataOptions = MetadataOptions()
+    script: Script = TRAIN_NETWORK
     config_path: Path | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what the person should know, though it is no mistake
@@ -71,13 +80,15 @@ class Settings:
 
     def changed(self, name: str) -> bool:
         """Whether an option has another value than its default. Unlike `given` this is the same for a dumped and reread run."""
-        return self.value(name) != OPTIONS[name].default
+        option = options_for(self.script.name).get(name)
+        return option is not None and self.value(name) != option.default
 
 
-def settings_of(values: Mapping[str, Any], **more: Any) -> Settings:
-    """Settings with these options, by name, and defaults for the rest; `more` are other fields of Settings."""
+def settings_of(values: Mapping[str, Any], script: Script = TRAIN_NETWORK, **more: Any) -> Settings:
+    """Settings with these options, by name, and the script's defaults for the rest; `more` are other fields of Settings."""
+    values = {name: option.default for name, option in options_for(script.name).items()} | dict(values)
     topics = {
         topic: options(**{option.name: values[option.name] for option in options_of(options) if option.name in values})
         for topic, options in TOPICS.items()
     }
-    return Settings(**topics, **more)
+    return Settings(**topics, script=script, **more)

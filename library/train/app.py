@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from library.config.load import load_settings
+from library.config.scripts import Script
 from library.errors import UserError
 from library.train.console import set_up_logging
 from library.train.plan import make_plan
@@ -16,14 +16,6 @@ from library.train.signals import StopRequest
 
 USER_MISTAKE = 2
 STATUS_FILE = "TADPOLE_STATUS_FILE"  # launch.py reads from it the process to signal, and the exit code
-
-
-@dataclass(frozen=True)
-class Script:
-    """What tells one training script from another."""
-
-    name: str
-    tracker: str  # TensorBoard's sub-directory
 
 
 def main(script: Script, argv: list[str] | None = None) -> NoReturn:
@@ -57,7 +49,7 @@ def run(script: Script, argv: list[str]) -> int:
         return stop_request.exit_code
     from library.train.run import train_by_plan
 
-    return train_by_plan(script.tracker, plan, stop_request)
+    return train_by_plan(plan, stop_request)
 
 
 def is_main() -> bool:

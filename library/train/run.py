@@ -41,7 +41,7 @@ HINT = (
 class Run:
     """Everything that lives as long as a run. Made once, run once."""
 
-    def __init__(self, tracker_name: str, plan: Plan, stop_request: StopRequest):
+    def __init__(self, plan: Plan, stop_request: StopRequest):
         settings = plan.settings
         self.plan, self.stop_request = plan, stop_request
         self.runtime = Runtime(settings.training.mixed_precision, plan.seed, stop_request)
@@ -61,14 +61,14 @@ class Run:
                 log.info("%s", note)
 
         self.samples = SampleDrawer(plan, self.parts, self.method, self.runtime, self.record.report)
-        self.trackers = self._make_trackers(tracker_name)
+        self.trackers = self._make_trackers()
 
-    def _make_trackers(self, name: str) -> list[TensorBoardTracker]:
+    def _make_trackers(self) -> list[TensorBoardTracker]:
         options = self.plan.settings.logging
         if not options.logging_dir or not self.runtime.is_main:
             return []
         folder = Path(options.logging_dir) / f"{options.log_prefix or ''}{time.strftime('%Y%m%d%H%M%S')}"
-        tracker = TensorBoardTracker(options.log_tracker_name or name, folder)
+        tracker = TensorBoardTracker(options.log_tracker_name or self.plan.settings.script.tracker, folder)
         tracker.start()
         return [tracker]
 
@@ -165,10 +165,10 @@ class RunFailed(Exception):
     """The run could not go on, through nobody's mistake in the config; the message is for the person."""
 
 
-def train_by_plan(tracker_name: str, plan: Plan, stop_request: StopRequest) -> int:
+def train_by_plan(plan: Plan, stop_request: StopRequest) -> int:
     """Build and run what the plan says; the exit code."""
     try:
-        return Run(tracker_name, plan, stop_request).run()
+        return Run(plan, stop_request).run()
     except RunFailed as error:
         log.error("%s", error)
         return FAILED

@@ -1,49 +1,96 @@
-"""The declared options against the facts of the interface (train_network_flags.json), and their help."""
+"""The declared options against the facts of the interface (script_flags.json), script by script, and their help."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from library.config.flags import build_parser
-from library.config.names import FILE_OPTIONS, NOT_BUILT
+from library.config.names import FILE_OPTIONS, NOT_BUILT, OTHER_SCRIPTS
 from library.config.options import OLD_NAMES, TOPICS
-from library.config.settings import OPTIONS, Settings
+from library.config.scripts import EMBEDDING, FULL, NETWORK, SCRIPTS, TRAIN_NETWORK
+from library.config.settings import OPTIONS, Settings, options_for
 
-FACTS = json.loads(Path(__file__).with_name("train_network_flags.json").read_text(encoding="utf-8"))
+FACTS = json.loads(Path(__file__).with_name("script_flags.json").read_text(encoding="utf-8"))
 NEW = {"dry_run", "on_bad_image"}
+ALL = (*FULL, *NETWORK, *EMBEDDING)
+# Options that more scripts take here than there: they are about the data, the text or the run, and mean the same in each.
+WIDER = {
+    "caption_dropout_every_n_epochs", "caption_dropout_rate", "caption_tag_dropout_rate", "conditioning_data_dir",
+    "dataset_repeats", "in_json", "initial_epoch", "initial_step", "masked_loss", "no_half_vae", "prior_loss_weight", "reg_data_dir",
+    "skip_until_initial_step", "validation_seed", "validation_split", "weighted_captions",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - NEW))
-def test_option_is_declared_as_the_interface_has_it(name: str) -> None:
-    option, fact = OPTIONS[name], FACTS[name]
-    assert option.kind.name == fact["type"]
-    assert option.default == fact["default"]
-    assert list(option.declared.choices) == [choice for choice in fact["choices"] or [] if choice is not None]
-    assert option.kind.many == (fact["nargs"] == "*")
-    assert (option.default is False) == (fact["action"] == "store_true")
+def facts_of(script: str) -> dict[str, dict[str, Any]]:
+    return {fact["name"]: fact for fact in FACTS if fact["scripts"] == "all" or script in fact["scripts"]}
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS))
-def test_flag_does_what_the_interface_says(name: str) -> None:
-    flag = build_parser("train_network.py")._option_string_actions[f"--{name}"]
-    fact = FACTS.get(name, {"nargs": None, "action": "store"})
-    if name == "dry_run":
-        fact = {"nargs": None, "action": "store_true"}
-    assert flag.nargs == (0 if fact["action"] == "store_true" else fact["nargs"])
+def scripts_of(name: str) -> set[str]:
+    """Those that have the option in the interface."""
+    return {script for script in ALL if name in facts_of(script)}
+
+
+def test_the_facts_are_of_the_scripts_there_are() -> None:
+    assert {script for fact in FACTS if fact["scripts"] != "all" for script in fact["scripts"]} == set(ALL)
+    assert SCRIPTS.keys() <= set(ALL)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_options_are_declared_as_the_interface_has_them(script: str) -> None:
+    facts = facts_of(script)
+    for name, option in options_for(script).items():
+        if name in NEW or name not in facts:
+            continue
+        fact = facts[name]
+        assert option.kind.name == fact["type"], name
+        assert option.default == fact["default"], name
+        assert list(option.declared.choices) == [choice for choice in fact["choices"] or [] if choice is not None], name
+        assert option.kind.many == (fact["nargs"] == "*"), name
+        assert (option.default is False) == (fact["action"] == "store_true"), name
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_flags_do_what_the_interface_says(script: str) -> None:
+    facts, flags = facts_of(script), build_parser(SCRIPTS[script])._option_string_actions
+    for name, option in options_for(script).items():
+        switch = {"nargs": None, "action": "store_true"}
+        fact = facts.get(name, switch if option.default is False else {"nargs": None, "action": "store"})
+        assert flags[f"--{name}"].nargs == (0 if fact["action"] == "store_true" else fact["nargs"]), name
+
+
+def test_every_option_is_taken_by_the_scripts_of_the_interface_or_deliberately_by_more() -> None:
+    wider = set()
+    for name in OPTIONS.keys() - NEW:
+        takers = {script for script in ALL if OPTIONS[name].is_of(script)}
+        assert scripts_of(name) <= takers, name
+        wider |= {name} if scripts_of(name) != takers else set()
+    assert wider == WIDER
 
 
 def test_every_name_of_the_interface_is_declared_or_known() -> None:
-    assert FACTS.keys() == (OPTIONS.keys() - NEW) | NOT_BUILT | OLD_NAMES.keys() | set(FILE_OPTIONS)
-    assert not NOT_BUILT & OPTIONS.keys()
+    elsewhere = {name for script in OTHER_SCRIPTS if script in ALL for name in OTHER_SCRIPTS[script].split()}
+    names = {fact["name"] for fact in FACTS}
+    assert names == (OPTIONS.keys() - NEW) | NOT_BUILT | OLD_NAMES.keys() | set(FILE_OPTIONS) | elsewhere
+    assert not (NOT_BUILT | elsewhere) & OPTIONS.keys()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_exists_and_says_which_it_is(script: str) -> None:
+    text = (Path(__file__).parents[2] / script).read_text(encoding="utf-8")
+    constant = script.removesuffix(".py").upper()
+    assert f"main({constant})" in text
+    assert SCRIPTS[script].general in (None, *SCRIPTS)
 
 
 def test_names_are_declared_once() -> None:
-    names = [name for topic in TOPICS.values() for name in topic.__dataclass_fields__]
+    names = [field.name for topic in TOPICS.values() for field in dataclasses.fields(topic)]
     assert len(names) == len(set(names)) == len(OPTIONS)
-    assert TOPICS.keys() == Settings.__dataclass_fields__.keys() - {"config_path", "sources", "notes"}
+    assert TOPICS.keys() == Settings.__dataclass_fields__.keys() - {"script", "config_path", "sources", "notes"}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))
@@ -56,7 +103,7 @@ def test_help_is_a_sentence(name: str) -> None:
 
 def test_help_is_grouped_by_topic(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        build_parser("train_network.py").parse_args(["--help"])
+        build_parser(TRAIN_NETWORK).parse_args(["--help"])
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     headings = [line[:-1] for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]

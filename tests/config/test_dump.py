@@ -77,6 +77,7 @@ def test_secrets_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TOPIC_OF, "place", "upload")
     for known in options_of(Upload):
         monkeypatch.setitem(OPTIONS, known.name, known)
+    monkeypatch.setattr(dump, "options_for", lambda script: OPTIONS)
     settings = Settings()
     object.__setattr__(settings, "upload", Upload())
     assert settings_toml(settings) == '[upload]\nplace = "hub"\n'

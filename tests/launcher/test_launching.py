@@ -45,7 +45,7 @@ def run(script, argv):
     return stop.exit_code
 
 app.run = run
-app.main(app.Script(name="script.py", tracker="test"))
+app.main(app.Script("script.py", "adapter", "test"))
 """
 
 LAUNCH = """

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 import library.data.loader
 import library.train.run  # noqa: F401  imported once by the fork server, so that a run starts in a moment
-from library.train.app import Script, main
+from library.config.scripts import SCRIPTS
+from library.train.app import main
 from tests.tiny_models import tiny_sd1_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,7 @@ class Workshop:
 
     folder: Path
     options: dict[str, Any]
+    script: str = "train_network.py"
 
     def output(self, name: str) -> Path:
         return self.folder / name
@@ -72,7 +74,7 @@ class Workshop:
     ) -> Outcome:
         """A run until its end. `constants`: other values for names of modules, such as "package.module.NAME"."""
         arguments = ["--config_file", str(self.config(name, **options)), *flags]
-        return self._finished(name, _train, arguments, list(strikes), dict(constants or {}))
+        return self._finished(name, _train, self.script, arguments, list(strikes), dict(constants or {}))
 
     def go_on(self, name: str, strikes: Sequence[Strike] = (), **options: Any) -> Outcome:
         """What a person does after a crash: the same command with --resume latest; from the start if there is no state yet."""
@@ -85,7 +87,7 @@ class Workshop:
         """How often a whole run calls each of the functions."""
         counts = self.folder / f"{name}.counts.json"
         arguments = ["--config_file", str(self.config(name, **options))]
-        outcome = self._finished(name, _train_counting, arguments, list(functions), counts)
+        outcome = self._finished(name, _train_counting, self.script, arguments, list(functions), counts)
         assert outcome.code == 0, outcome.output
         return Counter(json.loads(counts.read_text(encoding="utf-8")))
 
@@ -161,8 +163,8 @@ def _context() -> Any:
     return context
 
 
-def _train(log: Path, arguments: list[str], strikes: list[Strike], constants: dict[str, Any]) -> None:
-    """What a process does: `python train_network.py` with these arguments; everything printed goes to the file."""
+def _train(log: Path, script: str, arguments: list[str], strikes: list[Strike], constants: dict[str, Any]) -> None:
+    """What a process does: `python SCRIPT` with these arguments; everything printed goes to the file."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -172,15 +174,15 @@ def _train(log: Path, arguments: list[str], strikes: list[Strike], constants: di
         _wrap(name, lambda _, value=value: value)
     for strike in strikes:
         _wrap(strike.function, functools.partial(_struck, strike))
-    main(Script("train_network.py", "network_train"), arguments)
+    main(SCRIPTS[script], arguments)
 
 
-def _train_counting(log: Path, arguments: list[str], functions: list[str], counts: Path) -> None:
+def _train_counting(log: Path, script: str, arguments: list[str], functions: list[str], counts: Path) -> None:
     counter: Counter[str] = Counter()
     for function in functions:
         _wrap(function, functools.partial(_counted, counter, function))
     try:
-        _train(log, arguments, [], {})
+        _train(log, script, arguments, [], {})
     finally:
         counts.write_text(json.dumps(counter), encoding="utf-8")
 

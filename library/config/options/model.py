@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from library.config.declare import option
+from library.config.scripts import NETWORK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class ModelOptions:
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
     """The network (for example a LoRA) that is attached to the base model and trained."""
+
+    SCRIPTS: ClassVar = NETWORK
 
     network_module: str | None = option(None, "Python module that makes the network, for example networks.lora.")
     network_dim: int | None = option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.config.declare import option
+from library.config.scripts import NETWORK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,13 @@ class OptimizerOptions:
     )
     learning_rate: float = option(2e-6, "Learning rate; for a LoRA, 1e-4 is a usual start.", least=0)
     unet_lr: float | None = option(
-        None, "Learning rate of the U-Net part; left out: learning_rate; 0 leaves the part out.", least=0
+        None, "Learning rate of the U-Net part; left out: learning_rate; 0 leaves the part out.", least=0, scripts=NETWORK
     )
     text_encoder_lr: tuple[float, ...] | None = option(
         None,
         "Learning rate of the text encoder part (one, or one for each encoder); left out: learning_rate; 0 leaves it out.",
         least=0,
+        scripts=NETWORK,
     )
     max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm; 0 leaves them as they are.", least=0)
 

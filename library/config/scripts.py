@@ -1,0 +1,27 @@
+"""The training scripts: what tells one from another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Script:
+    """A training script. Which options it takes stands with each option."""
+
+    name: str  # of the file
+    method: Literal["adapter", "full", "embedding"]  # what is trained: a network beside the model, the model, words
+    tracker: str  # TensorBoard's sub-directory
+    family: str | None = None  # the only family of models that it takes
+    general: str | None = None  # the script that does the same for every family, where this one takes one only
+
+
+# For `scripts` of an option: those that train in the same way.
+NETWORK = ("train_network.py", "sdxl_train_network.py")
+FULL = ("train_db.py", "fine_tune.py", "sdxl_train.py")
+EMBEDDING = ("train_textual_inversion.py", "train_textual_inversion_XTI.py", "sdxl_train_textual_inversion.py")
+
+TRAIN_NETWORK = Script("train_network.py", "adapter", "network_train")
+
+SCRIPTS: dict[str, Script] = {script.name: script for script in (TRAIN_NETWORK,)}
