@@ -78,6 +78,11 @@ class Settings:
         source = self.sources.get(name)
         return source.place if source else f"{name} (default)"
 
+    def placed(self, message: str) -> str:
+        """A message that begins with the name of an option, with the place that gave the option in front of it."""
+        name = message.split(" ", 1)[0].rstrip(":")
+        return message.replace(name, self.where(name), 1) if name in self.sources else message
+
     def changed(self, name: str) -> bool:
         """Whether an option has another value than its default. Unlike `given` this is the same for a dumped and reread run."""
         option = options_for(self.script.name).get(name)

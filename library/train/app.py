@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from library.config.load import load_settings
+from library.config.load import Settings, load_settings
 from library.config.scripts import Script
 from library.errors import UserError
 from library.train.console import set_up_logging
@@ -37,6 +37,13 @@ def run(script: Script, argv: list[str]) -> int:
     settings = load_settings(script.name, argv)
     if settings is None:  # --output_config has written its file
         return 0
+    try:
+        return plan_and_train(script, settings)
+    except UserError as error:
+        raise UserError(*map(settings.placed, error.messages)) from error
+
+
+def plan_and_train(script: Script, settings: Settings) -> int:
     stop_request = StopRequest()
     stop_request.listen()  # before the imports that take seconds: the launcher may die meanwhile
     set_up_logging(settings.logging, is_main())

@@ -33,7 +33,10 @@ def test_what_is_written_is_checked_before_torch_is_imported(case, tmp_path, pro
 
 @pytest.mark.parametrize("case", LATER, ids=str)
 def test_mistakes(case, tmp_path, models, processes):
-    check(case, processes.run(tmp_path, make(case, tmp_path, models), case.environment, fresh=False), tmp_path, models)
+    outcome = processes.run(tmp_path, make(case, tmp_path, models), case.environment, fresh=False)
+    check(case, outcome, tmp_path, models)
+    if case.expected[0] in case.config:  # the message is about an option of the config file
+        assert f"error: {tmp_path / 'run.toml'} " in outcome.complained
 
 
 @pytest.mark.parametrize("case", run_cases.RESUMES, ids=str)
