@@ -58,6 +58,16 @@ class Batch:
     custom_attributes: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class TextSettings:
+    """How captions are read."""
+
+    clip_skip: int | None = None  # the layer, counted from the end, whose states are taken; None is the last, 1
+    max_token_length: int | None = None  # None is 75
+    weighted: bool = False  # whether brackets in captions are weights
+    no_padding: bool = False  # states end with the longest caption of the batch
+
+
 @dataclass
 class Conditioning:
     """Encoded text: hidden states [B, n, d], for some families a pooled vector [B, d]."""

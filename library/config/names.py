@@ -23,7 +23,7 @@ NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())
 
 # Options of other training scripts only, not declared here.
 OTHER_SCRIPTS = {
-    "train_db.py": "learning_rate_te no_token_padding stop_text_encoder_training use_safetensors",
+    "train_db.py": "learning_rate_te stop_text_encoder_training use_safetensors",
     "fine_tune.py": "diffusers_xformers train_text_encoder",
     "train_textual_inversion.py": "init_word num_vectors_per_token token_string use_object_template use_style_template weights",
     "sdxl_train.py": "block_lr fused_optimizer_groups learning_rate_te1 learning_rate_te2",

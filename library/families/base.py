@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from library.types import Batch, Conditioning, Parts, Posterior
+from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +63,7 @@ class Family(Protocol):
     def load(self, options: ModelOptions, dtype: torch.dtype, device: torch.device | str) -> Parts:
         """Read the weights: every module in eval mode and frozen, on `device`, in `dtype` (the VAE in fp32 with no_half_vae)."""
 
-    def encode_text(
-        self, parts: Parts, captions: list[str], clip_skip: int | None, max_token_length: int | None, weighted: bool
-    ) -> Conditioning:
+    def encode_text(self, parts: Parts, captions: list[str], settings: TextSettings) -> Conditioning:
         """Captions -> conditioning. Gradients flow unless the caller forbids them."""
 
     def encode_images(self, parts: Parts, images: Tensor) -> Posterior:

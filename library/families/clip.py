@@ -1,6 +1,7 @@
 """CLIP text: windows of 75 tokens, clip skip, weighted captions, and the wrapper that gives encoders their module names."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from library.families.caption_weights import weighted_fragments
+from library.types import TextSettings
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -38,54 +40,63 @@ def load_tokenizer(folder: Path = VOCABULARY_FOLDER) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def window_count(max_token_length: int | None) -> int:
-    """How many windows a caption is given: 75 (the default), 150 and 225 tokens are 1, 2 and 3."""
-    return (max_token_length or WINDOW) // WINDOW
-
-
-def encode_captions(
-    encoder: nn.Module,
-    tokenizer: Any,
-    captions: list[str],
-    clip_skip: int | None = None,
-    max_token_length: int | None = None,
-    weighted: bool = False,
-) -> Tensor:
+def encode_captions(encoder: nn.Module, tokenizer: Any, captions: list[str], settings: TextSettings) -> Tensor:
     """Hidden states [B, 75 n + 2, d] of the captions, n windows each. Gradients flow wherever the caller lets them."""
-    windows = window_count(max_token_length)
+    tokens = read_captions(tokenizer, captions, settings)
     device = next(encoder.parameters()).device
-    weights = None
-    if weighted:
-        ids, weights = weighted_ids(tokenizer, captions, windows)
-    else:
-        ids = plain_ids(tokenizer, captions, windows)
-    cut = cut_windows(ids, tokenizer.eos_token_id, tokenizer.pad_token_id).to(device)
-    states = joined_states(encoder(cut.flatten(0, 1), clip_skip).unflatten(0, (len(captions), windows)))
-    return states if weights is None else states * weights.to(states)[..., None]
+    return tokens.joined(encoder(tokens.windows.flatten(0, 1).to(device), settings.clip_skip))
 
 
-def plain_ids(tokenizer: Any, captions: list[str], windows: int) -> Tensor:
-    """[B, 75 n + 2] ids: begin, content (what is too long is cut off), end, padding."""
-    length = windows * WINDOW + 2
-    return torch.tensor(tokenizer(captions, padding="max_length", truncation=True, max_length=length).input_ids)
+@dataclass(frozen=True)
+class CaptionTokens:
+    """A batch of captions as an encoder reads them."""
+
+    windows: Tensor  # [B, n, 77] ids
+    weights: Tensor | None  # [B, kept], a weight for each state that is kept; None: all weigh 1
+    kept: int  # states of the 75 n + 2: all, or those up to the end of the longest caption
+
+    def joined(self, states: Tensor) -> Tensor:
+        """[B n, 77, d], what the encoder made of the windows, -> [B, kept, d]."""
+        joined = joined_states(states.unflatten(0, self.windows.shape[:2]))[:, : self.kept]
+        return joined if self.weights is None else joined * self.weights.to(joined)[..., None]
 
 
-def weighted_ids(tokenizer: Any, captions: list[str], windows: int) -> tuple[Tensor, Tensor]:
-    """As `plain_ids`, with a weight for every id; begin, end and padding weigh 1. Fragments are tokenised one by one."""
+def read_captions(tokenizer: Any, captions: list[str], settings: TextSettings) -> CaptionTokens:
+    """Captions of at most 75, 150 or 225 tokens (what is longer is cut off) as 1, 2 or 3 windows each.
+
+    The encoder looks back only, so that leaving padding out of the states is the same as never having added it.
+    """
+    windows = (settings.max_token_length or WINDOW) // WINDOW
+    contents, weights = token_contents(tokenizer, captions, windows * WINDOW, settings.weighted)
+    kept = windows * WINDOW + 2
+    if settings.no_padding:
+        longest = max(map(len, contents))
+        windows, kept = max(1, -(-longest // WINDOW)), longest + 2
     space = windows * WINDOW
-    all_ids, all_weights = [], []
-    for caption in captions:
+    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    ids = torch.tensor([[bos, *content, eos] + [pad] * (space - len(content)) for content in contents])
+    rows = [[1.0, *row] + [1.0] * (kept - 1 - len(row)) for row in weights]
+    return CaptionTokens(cut_windows(ids, eos, pad), torch.tensor(rows) if settings.weighted else None, kept)
+
+
+def token_contents(
+    tokenizer: Any, captions: list[str], space: int, weighted: bool
+) -> tuple[list[list[int]], list[list[float]]]:
+    """For each caption the ids of its first `space` tokens, without begin and end, and a weight for each."""
+    if not weighted:
+        contents = [ids[1:-1] for ids in tokenizer(captions, truncation=True, max_length=space + 2).input_ids]
+        return contents, [[1.0] * len(content) for content in contents]
+    contents, weights = [], []
+    for caption in captions:  # fragments of different weights are tokenised one by one
         ids: list[int] = []
-        weights: list[float] = []
+        row: list[float] = []
         for text, weight in weighted_fragments(caption):
             fragment = tokenizer(text, truncation=True, max_length=space + 2).input_ids[1:-1]
             ids += fragment
-            weights += [weight] * len(fragment)
-        ids, weights = ids[:space], weights[:space]
-        padding = space - len(ids)
-        all_ids.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id] + [tokenizer.pad_token_id] * padding)
-        all_weights.append([1.0, *weights, 1.0] + [1.0] * padding)
-    return torch.tensor(all_ids), torch.tensor(all_weights)
+            row += [weight] * len(fragment)
+        contents.append(ids[:space])
+        weights.append(row[:space])
+    return contents, weights
 
 
 def cut_windows(ids: Tensor, eos: int, pad: int) -> Tensor:

@@ -12,7 +12,7 @@ from library.families.configs_sd import LATENT_SCALE
 from library.families.sd_source import read_file, read_folder
 from library.families.source import ModelSource
 from library.families.weight_files import Shapes
-from library.types import Batch, Conditioning, Parts, Posterior
+from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 if TYPE_CHECKING:
     import torch
@@ -60,19 +60,10 @@ class StableDiffusion:
         tokenizer = load_tokenizer(tokenizer_folder(self.source, options.tokenizer_cache_dir))
         return Parts(unet, [TextEncoder(text_model).eval()], [tokenizer], vae)
 
-    def encode_text(
-        self,
-        parts: Parts,
-        captions: list[str],
-        clip_skip: int | None = None,
-        max_token_length: int | None = None,
-        weighted: bool = False,
-    ) -> Conditioning:
+    def encode_text(self, parts: Parts, captions: list[str], settings: TextSettings) -> Conditioning:
         from library.families.clip import encode_captions
 
-        return Conditioning(
-            encode_captions(parts.text_encoders[0], parts.tokenizers[0], captions, clip_skip, max_token_length, weighted)
-        )
+        return Conditioning(encode_captions(parts.text_encoders[0], parts.tokenizers[0], captions, settings))
 
     def encode_images(self, parts: Parts, images: Tensor) -> Posterior:
         import torch

@@ -18,7 +18,7 @@ from library.families.base import Family
 from library.sampling.prompts import SamplePrompt
 from library.sampling.schedulers import make_scheduler
 from library.seeding import seed_from
-from library.types import Conditioning, Parts
+from library.types import Conditioning, Parts, TextSettings
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,7 @@ class PreviewOptions:
     """What samples share with the training."""
 
     seed: int  # the run's; prompts without a seed of their own are drawn from it and their place in the file
-    clip_skip: int | None = None
-    max_token_length: int | None = None
-    weighted_captions: bool = False
+    text: TextSettings = TextSettings()
     zero_terminal_snr: bool = False
 
 
@@ -65,7 +63,7 @@ def _draw(family: Family, parts: Parts, prompt: SamplePrompt, index: int, option
     device = next(parts.unet.parameters()).device
     latents = torch.randn(shape, generator=generator).to(device) * scheduler.init_noise_sigma
     text = [prompt.negative_prompt, prompt.prompt] if prompt.scale > 1 else [prompt.prompt]
-    conditioning = family.encode_text(parts, text, options.clip_skip, options.max_token_length, options.weighted_captions)
+    conditioning = family.encode_text(parts, text, options.text)
     draws = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
     for timestep in scheduler.timesteps:
         model_input = scheduler.scale_model_input(latents, timestep)

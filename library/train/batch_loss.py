@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from library.config.options import ModelOptions
 from library.diffusion.draws import Draws
 from library.diffusion.training_loss import DiffusionTraining, sample_latents
 from library.families.base import Family
 from library.train.runtime import Runtime
-from library.types import Batch, Conditioning, Parts, Posterior
+from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 
 @dataclass
@@ -24,7 +23,7 @@ class BatchLoss:
     parts: Parts
     diffusion: DiffusionTraining
     runtime: Runtime
-    model: ModelOptions
+    text: TextSettings
     seed: int
     trains_text_encoder: bool
 
@@ -49,6 +48,4 @@ class BatchLoss:
 
     def _encode_text(self, batch: Batch) -> Conditioning:
         with nullcontext() if self.trains_text_encoder else torch.no_grad():
-            return self.family.encode_text(
-                self.parts, batch.captions, self.model.clip_skip, self.model.max_token_length, self.model.weighted_captions
-            )
+            return self.family.encode_text(self.parts, batch.captions, self.text)

@@ -11,6 +11,7 @@ from pathlib import Path
 from accelerate.tracking import TensorBoardTracker
 
 from library.checkpoint.state import TrainingObjects, load_state
+from library.config.text_settings import text_settings
 from library.diffusion.schedule import scaled_linear_schedule
 from library.diffusion.training_loss import DiffusionTraining
 from library.errors import UserError
@@ -105,7 +106,7 @@ class Run:
         schedule = scaled_linear_schedule(settings.noise.zero_terminal_snr)
         diffusion = DiffusionTraining(schedule, family.objective, settings.noise, settings.loss)
         return BatchLoss(
-            family, self.parts, diffusion, self.runtime, settings.model, self.plan.seed, self.method.trains_text_encoder
+            family, self.parts, diffusion, self.runtime, text_settings(settings.model), self.plan.seed, self.method.trains_text_encoder
         )
 
     @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from library.checkpoint.files import atomic_write
 from library.checkpoint.saver import Report
+from library.config.text_settings import text_settings
 from library.methods.base import Method
 from library.sampling.preview import PreviewOptions, draw_samples, save_samples
 from library.sampling.prompts import SamplePrompt
@@ -36,10 +37,7 @@ class SampleDrawer:
         if not self._runtime.is_main or not prompts or stop_request.wanted:
             return
         settings = self._plan.settings
-        options = PreviewOptions(
-            self._plan.seed, settings.model.clip_skip, settings.model.max_token_length, settings.model.weighted_captions,
-            settings.noise.zero_terminal_snr,
-        )  # fmt: skip
+        options = PreviewOptions(self._plan.seed, text_settings(settings.model), settings.noise.zero_terminal_snr)
         started = time.monotonic()
         self._method.eval()
         try:

@@ -21,8 +21,8 @@ ALL = (*FULL, *NETWORK, *EMBEDDING)
 # Options that more scripts take here than there: they are about the data, the text or the run, and mean the same in each.
 WIDER = {
     "caption_dropout_every_n_epochs", "caption_dropout_rate", "caption_tag_dropout_rate", "conditioning_data_dir",
-    "dataset_repeats", "in_json", "initial_epoch", "initial_step", "masked_loss", "no_half_vae", "prior_loss_weight", "reg_data_dir",
-    "skip_until_initial_step", "validation_seed", "validation_split", "weighted_captions",
+    "dataset_repeats", "in_json", "initial_epoch", "initial_step", "masked_loss", "no_half_vae", "no_token_padding", "prior_loss_weight",
+    "reg_data_dir", "skip_until_initial_step", "validation_seed", "validation_split", "weighted_captions",
 }  # fmt: skip
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from library.families.caption_weights import weighted_fragments
-from library.families.clip import cut_windows, encode_captions, load_tokenizer, plain_ids
+from library.families.clip import cut_windows, encode_captions, load_tokenizer, read_captions
+from library.types import TextSettings
 from tests.tiny_models import tiny_sd1_parts
 
 BOS, EOS = 49406, 49407
@@ -45,7 +46,8 @@ def reference(parts, caption, clip_skip, length, weighted):
 @pytest.mark.parametrize("length", [None, 150, 225])
 @pytest.mark.parametrize("clip_skip", [None, 1, 2])
 def test_states_equal_the_reference(parts, clip_skip, length, weighted):
-    states = encode_captions(parts.text_encoders[0], parts.tokenizers[0], CAPTIONS, clip_skip, length, weighted)
+    settings = TextSettings(clip_skip, length, weighted)
+    states = encode_captions(parts.text_encoders[0], parts.tokenizers[0], CAPTIONS, settings)
     assert states.shape == (len(CAPTIONS), (length or 75) + 2, 32)
     for row, caption in zip(states, CAPTIONS, strict=True):
         torch.testing.assert_close(row, reference(parts, caption, clip_skip, length or 75, weighted), atol=1e-5, rtol=1e-5)
@@ -53,7 +55,7 @@ def test_states_equal_the_reference(parts, clip_skip, length, weighted):
 
 def test_clip_skip_length_and_weights_change_the_states(parts):
     def states(caption, *options):
-        return encode_captions(parts.text_encoders[0], parts.tokenizers[0], [caption], *options)
+        return encode_captions(parts.text_encoders[0], parts.tokenizers[0], [caption], TextSettings(*options))
 
     plain = states(LONG)
     assert not torch.allclose(plain, states(LONG, 2), atol=1e-2)
@@ -62,11 +64,28 @@ def test_clip_skip_length_and_weights_change_the_states(parts):
     assert not torch.allclose(states("(frog:1.4)", None, None, True), states("frog", None, None, True), atol=1e-2)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("words", "length"), [([0], 2), ([1, 5], 7), ([75, 3], 77), ([76], 78), ([10, 150], 152), ([225], 227)])
+def test_without_padding_the_states_end_with_the_longest_caption(parts, words, length, weighted):
+    captions = [" ".join(["frog"] * count) for count in words]
+    settings = TextSettings(max_token_length=225, weighted=weighted, no_padding=True)
+    states = encode_captions(parts.text_encoders[0], parts.tokenizers[0], captions, settings)
+    assert states.shape == (len(words), length, 32)
+    model = parts.text_encoders[0].text_model
+    for row, count in zip(states, words, strict=True):
+        ids = [BOS] + [11438] * count + [EOS] * (max(words) - count + 1)  # as a tokenizer pads to the longest
+        content = ids[1:-1] or [EOS]
+        windows = [torch.tensor([[BOS, *content[start : start + 75], EOS]]) for start in range(0, len(content), 75)]
+        alone = [model(window).last_hidden_state[0] for window in windows]
+        expected = torch.cat([alone[0][:1], *(window[1:-1] for window in alone), alone[-1][-1:]])
+        torch.testing.assert_close(row, expected[:length], atol=1e-5, rtol=1e-5)
+
+
 def test_gradients_reach_every_layer(parts):
     encoder = parts.text_encoders[0]
     encoder.requires_grad_(True)
     try:
-        encode_captions(encoder, parts.tokenizers[0], ["(a) frog", LONG], None, 150, True).square().sum().backward()
+        encode_captions(encoder, parts.tokenizers[0], ["(a) frog", LONG], TextSettings(None, 150, True)).square().sum().backward()
         assert all(parameter.grad.abs().sum() > 0 for parameter in encoder.parameters())
     finally:
         encoder.zero_grad(set_to_none=True)
@@ -87,7 +106,7 @@ def test_the_vocabulary_that_ships():
 
 def test_windows_of_sd1():
     tokenizer = load_tokenizer()
-    windows = cut_windows(plain_ids(tokenizer, ["frog", MIDDLE], 2), EOS, EOS)
+    windows = read_captions(tokenizer, ["frog", MIDDLE], TextSettings(max_token_length=150)).windows
     assert windows.shape == (2, 2, 77)
     assert windows[0, 1].tolist() == [BOS] + [EOS] * 76
     assert windows[1, 0].tolist() == [BOS] + [11438] * 75 + [EOS]

@@ -15,6 +15,7 @@ from library.families import keys_sd
 from library.families.detect import identify
 from library.families.loading import load_module
 from library.families.sd import StableDiffusion
+from library.types import TextSettings
 from tests.tiny_models import tiny_sd1_folder, tiny_sd1_parts, tiny_sd1_single_file
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -55,7 +56,7 @@ def test_every_form_gives_the_same_modules(model):
     latents, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([3, 999])
     outputs = []
     for each in (parts, expected):
-        text = family.encode_text(each, ["a frog", "a pond"])
+        text = family.encode_text(each, ["a frog", "a pond"], TextSettings())
         posterior = family.encode_images(each, torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64))
         outputs.append([text.hidden_states, posterior.mean, posterior.std, family.predict(each, latents, timesteps, text)])
     for found, wanted in zip(*outputs, strict=True):

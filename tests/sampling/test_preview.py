@@ -14,6 +14,7 @@ from library.families.sd import StableDiffusion
 from library.sampling.preview import PreviewOptions, draw_samples, save_samples, to_picture
 from library.sampling.prompts import SamplePrompt
 from library.sampling.schedulers import SAMPLERS, make_scheduler
+from library.types import TextSettings
 from tests.sampling.test_schedulers import INSTALLED
 from tests.tiny_models import tiny_sd1_parts
 
@@ -136,8 +137,8 @@ def test_no_second_pass_without_guidance(parts, scale, expected):
 def test_text_options_reach_the_text_encoder(parts):
     prompt = replace(PROMPT, prompt="(frog:1.5) " + "pond " * 90)
     plain = draw(parts, prompt)
-    for change in ({"clip_skip": 2}, {"max_token_length": 150}, {"weighted_captions": True}):
-        assert not np.array_equal(plain, draw(parts, prompt, replace(OPTIONS, **change))), change
+    for change in (TextSettings(clip_skip=2), TextSettings(max_token_length=150), TextSettings(weighted=True)):
+        assert not np.array_equal(plain, draw(parts, prompt, replace(OPTIONS, text=change))), change
 
 
 def test_autocast_of_the_caller(parts):
@@ -147,10 +148,10 @@ def test_autocast_of_the_caller(parts):
 
 
 class BreakingFamily(StableDiffusion):
-    def encode_text(self, parts, captions, *options):
+    def encode_text(self, parts, captions, settings):
         if "break" in captions[-1]:
             raise RuntimeError("out of memory")
-        return super().encode_text(parts, captions, *options)
+        return super().encode_text(parts, captions, settings)
 
 
 def test_a_sample_that_fails_is_reported_and_the_others_are_drawn(parts, tmp_path):

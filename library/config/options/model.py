@@ -30,6 +30,7 @@ class ModelOptions:
         None, "Longest caption in tokens. Left out, it is 75; longer captions are cut.", choices=(150, 225)
     )
     weighted_captions: bool = option(False, "Read weights in captions: (more), [less], (exactly:1.3).")
+    no_token_padding: bool = option(False, "Pad captions to the longest of their batch, not to the full length.")
     no_half_vae: bool = option(False, "Run the VAE in float32 under mixed precision; for VAEs that give NaN or black pictures.")
 
 
