@@ -2,20 +2,30 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from library.data.cache_file import Latents, Versions, digest, entry_path, file_facts, fingerprint_of, read_entry, why_unusable
-from library.data.image_files import BadImage
-from library.data.records import ImageRecord, PreparedDataset
+from library.data.borrowed import Borrowed
+from library.data.borrowed_file import Shape
+from library.data.cache_file import (
+    NO_FINGERPRINT,
+    Latents,
+    Versions,
+    digest,
+    entry_path,
+    file_facts,
+    fingerprint_of,
+    read_entry,
+    why_unusable,
+)
+from library.data.image_files import GONE, BadImage
+from library.data.records import ImageRecord, Place, PreparedDataset
 from library.errors import UserError
 
 if TYPE_CHECKING:
     from library.config.datasets import SubsetSettings
-
-Place = tuple[int, int]  # number of the dataset, index of the record in it
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class CacheSettings:
     vae_fingerprint: str  # of the VAE's weights and of the precision in which it encodes
     suffix: str = "_sd"
     vae_scale: int = 8  # pixels of the image per pixel of the latents, along a side
+    channels: int = 4  # of the latents
     rank: int = 0
     world_size: int = 1
 
@@ -38,11 +49,19 @@ class CacheReport:
 
     reused: int = 0
     encoded: dict[str, int] = field(default_factory=dict)  # why: how many images
+    borrowed: int = 0
+    checked: int = 0  # of those that might be borrowed
 
     def lines(self) -> list[str]:
         reasons = [f"{count} {reason}" for reason, count in sorted(self.encoded.items())]
         total = f"latents: {self.reused} images from the cache, {sum(self.encoded.values())} encoded"
-        return [total + (f" ({'; '.join(reasons)})" if reasons else "")]
+        lines = [total + (f" ({'; '.join(reasons)})" if reasons else "")]
+        if self.borrowed:
+            lines.append(
+                f"latents: {self.borrowed} images from another tool's cache, {self.checked} checked against the VAE; "
+                "it keeps one sample of each, so that every epoch sees the same one"
+            )
+        return lines
 
 
 class LatentCache:
@@ -51,6 +70,7 @@ class LatentCache:
     def __init__(self, prepared: Sequence[PreparedDataset], settings: CacheSettings):
         self.settings = settings
         self.report = CacheReport()
+        self.borrowed = Borrowed(settings.suffix)
         self._prepared = prepared
         self._memory: dict[Place, Versions] = {}
         # Of the fingerprints as they were when the run began: an image that is touched later is of no concern to it.
@@ -101,7 +121,9 @@ class LatentCache:
                 recipe["mask"] = file_facts(Path(record.mask))
             fingerprint = fingerprint_of(Path(record.path), recipe)
         except OSError as error:
-            raise BadImage(record.path, f"cannot be read: {error.strerror}") from error
+            reason = GONE if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            whose = f"its mask {record.mask} " if error.filename == record.mask else ""
+            raise BadImage(record.path, whose + reason) from error
         self._digests[place[0]][place[1]] = digest(fingerprint)
         return fingerprint
 
@@ -114,7 +136,25 @@ class LatentCache:
         path = self.path_of(place)
         if self.settings.skip_cache_check:
             return None if path.exists() else "not made yet"
-        return why_unusable(path, self.fingerprint(place), self.subset(place).flip_aug, self.is_masked(place))
+        reason = why_unusable(path, self.fingerprint(place), self.subset(place).flip_aug, self.is_masked(place))
+        return None if reason is None else self._why_not_borrowed(place, reason)
+
+    def _why_not_borrowed(self, place: Place, reason: str) -> str | None:
+        """`reason`: what is wrong with our own entry. None if what another tool has made of the image can be used instead."""
+        own_name = reason == NO_FINGERPRINT and place not in self._distinctions
+        unfit = self.borrowed.borrow(place, self.record(place), self.subset(place), self._shape(place), own_name)
+        return None if place in self.borrowed else unfit or reason
+
+    def borrowed_by_path(self) -> dict[str, int]:
+        """What is borrowed, for `share_borrowed`."""
+        return {str(self.path_of(place)): self.borrowed.number(place) for place in self.borrowed}
+
+    def share_borrowed(self, borrowed_by_path: Mapping[str, int]) -> None:
+        """Borrow what was found to fit for the same image in another dataset, or by another process."""
+        for place in self.places() if borrowed_by_path else ():
+            number = borrowed_by_path.get(str(self.path_of(place)))
+            if number is not None:
+                self.borrowed.borrow_alike(place, self.record(place), number)
 
     def keep(self, place: Place, versions: Versions) -> None:
         """Hold an image's latents in memory."""
@@ -125,15 +165,20 @@ class LatentCache:
         stands_alone = self.record(place).is_latents
         if self.in_memory and not stands_alone:
             return self._memory[place][flipped]
+        if place in self.borrowed:
+            return self.borrowed.read(place, self.record(place), flipped, self.is_masked(place))
         path = self.path_of(place)
         digest_wanted = None if self.settings.skip_cache_check or stands_alone else self._digests[place[0]][place[1]]
         latents = read_entry(path, flipped, self.is_masked(place), digest_wanted)
         width, height = self.record(place).bucket
-        shape = (height // self.settings.vae_scale, width // self.settings.vae_scale)
-        if latents.mean.shape[1:] != shape or (latents.mask is not None and latents.mask.shape != (height, width)):
+        if latents.mean.shape[1:] != self._shape(place)[1:] or (latents.mask is not None and latents.mask.shape != (height, width)):
             remedy = "leave out skip_cache_check, and it is made again"
             raise UserError(f"latent cache {path} is not for {width}x{height} pixels, as is needed now; {remedy}")
         return latents
+
+    def _shape(self, place: Place) -> Shape:
+        width, height = self.record(place).bucket
+        return self.settings.channels, height // self.settings.vae_scale, width // self.settings.vae_scale
 
 
 def recipe_of(record: ImageRecord, subset: SubsetSettings) -> dict[str, Any]:

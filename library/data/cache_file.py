@@ -18,6 +18,7 @@ VERSION = 1  # of how latents are made; raised when they come out differently fo
 LATENT_KEYS = ("latents", "latents_mean", "latents_std")
 FLIPPED_KEYS = tuple(f"{key}_flipped" for key in LATENT_KEYS)
 OWN_KEYS = {*LATENT_KEYS, *FLIPPED_KEYS, "original_size", "crop_ltrb", "alpha_mask", "fingerprint"}
+NO_FINGERPRINT = "without a fingerprint, which tells what they were made from"
 # What numpy and zipfile raise of a file that is torn, is something else, or lacks a key.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, zlib.error, zipfile.BadZipFile)
 # What is wrong with an entry whose fingerprint differs in this part; the first that differs is named.
@@ -81,7 +82,7 @@ def why_unusable(path: Path, fingerprint: str, flipped: bool, masked: bool) -> s
     except UNREADABLE:
         return "damaged"
     if found is None:
-        return "without a fingerprint, which tells what they were made from"
+        return NO_FINGERPRINT
     if found != fingerprint:
         return _difference(found, fingerprint)
     needed = {*LATENT_KEYS, *(FLIPPED_KEYS if flipped else ()), *(("alpha_mask",) if masked else ())}

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from library.checkpoint.temporary import remove_leftovers
-from library.data.cache import CacheSettings, LatentCache, Place
+from library.data.borrowed_check import check_borrowed
+from library.data.cache import CacheSettings, LatentCache
 from library.data.cache_file import Latents, Versions, write_entry
 from library.data.image_files import BadImage
 from library.data.pixels import Pixels, crop_ltrb, fixed_pixels, model_input
 from library.data.read_ahead import read_ahead
-from library.data.records import ImageRecord, PreparedDataset
+from library.data.records import ImageRecord, Place, PreparedDataset
 from library.data.scan import in_threads
 from library.errors import UserError
 from library.seeding import torch_generator
@@ -48,25 +49,29 @@ def fill_cache(
     if settings.on_disk:
         for folder in {Path(record.path).parent for dataset in prepared for record in dataset.records}:
             remove_leftovers(folder)  # of runs that were killed
-    missing = _survey(cache)
+    missing = _survey(cache, encode)
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         _Filling(cache, encode, pool).run(missing, on_progress)
     return cache
 
 
-def _survey(cache: LatentCache) -> list[Place]:
+def _survey(cache: LatentCache, encode: Encode) -> list[Place]:
     """What this process must encode: those of one size together, the largest first, so that memory runs out early or never."""
     share = cache.share_of_this_process()
     reasons = {
         place: "gone" if isinstance(reason, UserError) else reason  # loading it will say so, along with other bad images
         for place, reason in zip(share, in_threads(cache.why_missing, share), strict=True)
     }
+    checked = check_borrowed(cache, encode)
+    reasons |= checked.refused
     if cache.settings.on_disk and not cache.settings.skip_cache_check:  # `read` must know what the others make, too
         others = [place for place in cache.places() if place not in reasons and not cache.record(place).is_latents]
         in_threads(cache.fingerprint, others)
     missing = [place for place in share if reasons[place]]
     cache.report.encoded = dict(Counter(reason for reason in reasons.values() if reason))
-    cache.report.reused = len(share) - len(missing)
+    cache.report.borrowed, cache.report.checked = len(cache.borrowed), checked.encoded
+    cache.report.reused = len(share) - len(missing) - len(cache.borrowed)
+    cache.share_borrowed(cache.borrowed_by_path())
     return sorted(missing, key=lambda place: _largest_first(cache.record(place).bucket))
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from library.data.cache import LatentCache, Place
+from library.data.cache import LatentCache
 from library.data.captions import process_caption
 from library.data.pixels import augmented_pixels, crop_top_left, mask_weights, model_input
-from library.data.records import ImageRecord, PreparedDataset
+from library.data.records import ImageRecord, Place, PreparedDataset
 from library.seeding import python_random
 from library.types import Batch, BatchPlace, Posterior, SampleRef
 

@@ -46,6 +46,7 @@ TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+GONE = "is gone (a broken link, or removed since the folder was listed)"
 _PNG_SIGNATURE_BYTES = 8
 _TAIL_BYTES = 32  # some cameras and editors pad a file's end
 
@@ -111,7 +112,7 @@ def opened(path: str) -> Iterator[tuple[BinaryIO, Image.Image]]:
     except Image.DecompressionBombError as error:
         raise BadImage(path, f"is enormous: {error}") from error
     except FileNotFoundError as error:
-        raise BadImage(path, "is gone (a broken link, or removed since the folder was listed)") from error
+        raise BadImage(path, GONE) from error
     except PermissionError as error:
         raise BadImage(path, "cannot be read: permission denied") from error
     except Exception as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, IndexError, ...

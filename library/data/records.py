@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from library.config.datasets import DatasetSettings
 
 Size = tuple[int, int]  # (width, height), as in all of library.data; arrays are [height, width, channels]
+Place = tuple[int, int]  # number of the dataset, index of the record in it
 
 
 @dataclass(slots=True)

@@ -26,6 +26,8 @@ def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Iterator[Batch]:
     settings = plan.settings
     with runtime.failing_together():
         cache = _make_cache(plan, parts, runtime) if settings.data.cache_latents else None
+    if cache is not None:
+        cache.share_borrowed(runtime.merged(cache.borrowed_by_path()))
     if cache is not None and not plan.prompts:
         parts.vae.to("cpu")  # nothing needs it any more
     dataset: TrainingDataset | ForeignDataset
@@ -49,6 +51,7 @@ def _make_cache(plan: Plan, parts: Parts, runtime: Runtime) -> LatentCache:
         skip_cache_check=data.skip_cache_check,
         vae_fingerprint=weights_fingerprint(parts.vae) if data.cache_latents_to_disk else "",
         vae_scale=family.vae_scale,
+        channels=family.channels,
         rank=runtime.rank,
         world_size=runtime.world_size,
     )

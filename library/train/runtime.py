@@ -127,6 +127,14 @@ class Runtime:
             torch.distributed.broadcast_object_list(values, src=0)
         return values[0]
 
+    def merged(self, mine: dict[str, int]) -> dict[str, int]:
+        """The dictionaries of all processes as one, in every process."""
+        everybodys = [mine]
+        if self.world_size > 1:
+            everybodys *= self.world_size
+            torch.distributed.all_gather_object(everybodys, mine)
+        return {key: value for one in everybodys for key, value in one.items()}
+
     def barrier(self) -> None:
         self.accelerator.wait_for_everyone()
 

@@ -123,11 +123,6 @@ def stale_empty(folder):
     next(folder.glob("1_*.npz")).write_bytes(b"")
 
 
-def stale_foreign(folder):
-    path = next(folder.glob("1_*.npz"))
-    np.savez(path, **{key: value for key, value in contents(path).items() if key != "fingerprint"})
-
-
 def stale_future(folder):
     path = next(folder.glob("1_*.npz"))
     np.savez(path, **{**contents(path), "fingerprint": np.array("v9:3f2a")})
@@ -143,7 +138,6 @@ def stale_renamed(folder):
         (stale_image, "made before the image changed"),
         (stale_torn, "damaged"),
         (stale_empty, "damaged"),
-        (stale_foreign, "without a fingerprint"),
         (stale_future, "unknown fingerprint"),
         (stale_renamed, "made from another image"),
     ],
