@@ -34,12 +34,13 @@ IMAGES = 5
 
 @dataclass(frozen=True)
 class Strike:
-    """A signal that a process sends to itself at the n-th call of a function, 1-based."""
+    """What befalls a process at the n-th call of a function, 1-based: a signal that it sends to itself, or a mishap."""
 
     function: str  # "package.module.function" or "package.module.Class.function", where it is looked up when called
     call: int
     when: Literal["before", "half-way", "after"]  # half-way: half of the file whose path it was given is written
     signal: int = KILL
+    mishap: Callable[[], object] | None = None  # called in the place of the signal
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Workshop:
 
     def _finished(self, name: str, target: Callable, *arguments: Any) -> Outcome:
         log = self.folder / f"{name}.log"
-        process = _context().Process(target=target, args=(log, *arguments))
+        process = process_context().Process(target=target, args=(log, *arguments))
         process.start()
         process.join()
         return Outcome(process.exitcode, log.read_text(encoding="utf-8"))
@@ -145,7 +146,7 @@ def tensors_hash(path: Path) -> str:
 
 
 @functools.cache
-def _context() -> Any:
+def process_context() -> Any:
     """Processes that are forked from one that has imported everything and has no threads; elsewhere, fresh ones."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -172,8 +173,7 @@ def _train(log: Path, script: str, arguments: list[str], strikes: list[Strike], 
     library.data.loader._cpu_threads = lambda: 3  # so that two workers are two on any machine
     for name, value in constants.items():
         _wrap(name, lambda _, value=value: value)
-    for strike in strikes:
-        _wrap(strike.function, functools.partial(_struck, strike))
+    await_strikes(strikes)
     main(SCRIPTS[script], arguments)
 
 
@@ -207,6 +207,12 @@ def _counted(counter: Counter[str], name: str, function: Callable) -> Callable:
     return counting
 
 
+def await_strikes(strikes: Sequence[Strike]) -> None:
+    """Lets them befall this process."""
+    for strike in strikes:
+        _wrap(strike.function, functools.partial(_struck, strike))
+
+
 def _struck(strike: Strike, function: Callable) -> Callable:
     calls = 0
 
@@ -217,18 +223,21 @@ def _struck(strike: Strike, function: Callable) -> Callable:
         if calls != strike.call:
             return function(*arguments, **keywords)
         if strike.when == "before":
-            _send(strike.signal)
+            _happen(strike)
         result = function(*arguments, **keywords)
         if strike.when == "half-way":
             path = next(argument for argument in arguments if isinstance(argument, Path))
             os.truncate(path, path.stat().st_size // 2)
         if strike.when != "before":
-            _send(strike.signal)
+            _happen(strike)
         return result
 
     return striking
 
 
-def _send(number: int) -> None:
+def _happen(strike: Strike) -> None:
+    if strike.mishap is not None:
+        strike.mishap()
+        return
     sys.stdout.flush()
-    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), strike.signal)
