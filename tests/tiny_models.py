@@ -59,11 +59,14 @@ SCHEDULER_CONFIG = {
 }
 
 
-def tiny_sd1_parts(seed: int = 0) -> Parts:
-    """The modules in fp32 on the CPU, frozen, in eval mode; the same seed gives the same weights; no global generator moves."""
+def tiny_sd1_parts(seed: int = 0, layers_per_block: int = 1) -> Parts:
+    """The modules in fp32 on the CPU, frozen, in eval mode; the same seed gives the same weights; no global generator moves.
+
+    With 2 layers per block the U-Net has as many cross-attentions as the full model.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(**UNET_CONFIG)
+        unet = UNet2DConditionModel(**UNET_CONFIG | {"layers_per_block": layers_per_block})
         text_encoder = TextEncoder(CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG)))
         vae = AutoencoderKL(**VAE_CONFIG)
     for module in (unet, text_encoder, vae):
@@ -71,10 +74,10 @@ def tiny_sd1_parts(seed: int = 0) -> Parts:
     return Parts(unet, [text_encoder], [load_tokenizer()], vae)
 
 
-def tiny_sd1_folder(path: Path, seed: int = 0) -> Path:
-    """Write `tiny_sd1_parts(seed)` as a Diffusers folder; returns it."""
+def tiny_sd1_folder(path: Path, seed: int = 0, layers_per_block: int = 1) -> Path:
+    """Write `tiny_sd1_parts` as a Diffusers folder; returns it."""
     path = Path(path)
-    parts = tiny_sd1_parts(seed)
+    parts = tiny_sd1_parts(seed, layers_per_block)
     parts.unet.save_pretrained(path / "unet")
     parts.vae.save_pretrained(path / "vae")
     parts.text_encoders[0].text_model.save_pretrained(path / "text_encoder")

@@ -20,6 +20,7 @@ FIXED_OPTIONS = {
         "network_module", "network_dim", "network_alpha", "network_args", "dim_from_weights",
         "network_train_unet_only", "network_train_text_encoder_only",
     ),
+    "embedding": ("token_string", "num_vectors_per_token"),
     "optimizer": ("optimizer_type", "use_8bit_adam", "use_lion_optimizer", "optimizer_args"),
     "scheduler": ("lr_scheduler_type", "lr_scheduler_args"),
 }  # fmt: skip

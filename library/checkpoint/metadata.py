@@ -78,7 +78,7 @@ class TrainingFacts:
 
 def file_metadata(facts: TrainingFacts, point: SavePoint, saved_at: float) -> dict[str, str]:
     """All metadata of a file that is saved at this point, at this time (seconds since 1970)."""
-    fields = training_metadata(facts, point, saved_at)
+    fields = training_metadata(facts, point, saved_at) if facts.artefact == "lora" else {}
     if facts.settings.network.no_metadata:
         fields = minimal(fields)
     return {**fields, **modelspec(facts, saved_at)}

@@ -84,10 +84,22 @@ def _is_a_path(settings: Settings) -> bool:
     return bool(set(settings.saving.output_name or "") & set('/\\:*?"<>|'))
 
 
+def _is_several_words(settings: Settings) -> bool:
+    token = settings.embedding.token_string or ""
+    return token != "".join(token.split())
+
+
 RULES: tuple[Rule, ...] = (
     _required("pretrained_model_name_or_path", '"model.safetensors"'),
     _required("network_module", '"networks.lora"'),
     _required("output_dir", '"output"'),
+    Rule(
+        "token_string",
+        lambda s: s.script.method == "embedding" and not s.embedding.token_string,
+        'this option is needed, the new word; write token_string = "mytoad", or --token_string mytoad',
+    ),
+    Rule("token_string", _is_several_words, "write one word, without spaces"),
+    _excludes("use_object_template", "use_style_template", "one is for things, the other for styles; remove one of them"),
     Rule("output_name", _is_a_path, r'a name has none of the characters / \ : * ? " < > |; write the folder in output_dir'),
     # noise
     _needs("adaptive_noise_scale", "noise_offset"),

@@ -25,7 +25,6 @@ NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())
 OTHER_SCRIPTS = {
     "train_db.py": "learning_rate_te stop_text_encoder_training use_safetensors",
     "fine_tune.py": "diffusers_xformers train_text_encoder",
-    "train_textual_inversion.py": "init_word num_vectors_per_token token_string use_object_template use_style_template weights",
     "sdxl_train.py": "block_lr fused_optimizer_groups learning_rate_te1 learning_rate_te2",
     "sdxl_train_network.py": "cache_text_encoder_outputs cache_text_encoder_outputs_to_disk disable_mmap_load_safetensors",
     "flux_train_network.py": "ae apply_t5_attn_mask blocks_to_swap clip_l controlnet_model_name_or_path discrete_flow_shift "

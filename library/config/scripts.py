@@ -14,6 +14,7 @@ class Script:
     method: Literal["adapter", "full", "embedding"]  # what is trained: a network beside the model, the model, words
     tracker: str  # TensorBoard's sub-directory
     family: str | None = None  # the only family of models that it takes
+    per_layer: bool = False  # of the words that it trains: a vector for each cross-attention layer
     general: str | None = None  # the script that does the same for every family, where this one takes one only
 
 
@@ -23,5 +24,9 @@ FULL = ("train_db.py", "fine_tune.py", "sdxl_train.py")
 EMBEDDING = ("train_textual_inversion.py", "train_textual_inversion_XTI.py", "sdxl_train_textual_inversion.py")
 
 TRAIN_NETWORK = Script("train_network.py", "adapter", "network_train")
+TRAIN_TEXTUAL_INVERSION = Script("train_textual_inversion.py", "embedding", "textual_inversion")
+TRAIN_TEXTUAL_INVERSION_XTI = Script("train_textual_inversion_XTI.py", "embedding", "textual_inversion", per_layer=True)
 
-SCRIPTS: dict[str, Script] = {script.name: script for script in (TRAIN_NETWORK,)}
+SCRIPTS: dict[str, Script] = {
+    script.name: script for script in (TRAIN_NETWORK, TRAIN_TEXTUAL_INVERSION, TRAIN_TEXTUAL_INVERSION_XTI)
+}

@@ -12,6 +12,7 @@ from library.config.declare import Option, options_of
 from library.config.options import (
     TOPICS,
     DataOptions,
+    EmbeddingOptions,
     LoggingOptions,
     LossOptions,
     MetadataOptions,
@@ -50,6 +51,7 @@ class Settings:
 
     model: ModelOptions = ModelOptions()
     network: NetworkOptions = NetworkOptions()
+    embedding: EmbeddingOptions = EmbeddingOptions()
     data: DataOptions = DataOptions()
     noise: NoiseOptions = NoiseOptions()
     loss: LossOptions = LossOptions()

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from library.data.cache import LatentCache
-from library.data.captions import process_caption
+from library.data.captions import Replacement, process_caption
 from library.data.pixels import augmented_pixels, crop_top_left, mask_weights, model_input
 from library.data.records import ImageRecord, Place, PreparedDataset
 from library.seeding import python_random
@@ -44,12 +44,14 @@ class TrainingDataset(Dataset[Batch]):
         max_train_steps: int,
         prior_loss_weight: float,
         cache: LatentCache | None = None,
+        replacements: Sequence[Replacement] = (),
     ):
         self.cache = cache
         self._prepared = prepared
         self._seed = seed
         self._max_train_steps = max_train_steps
         self._prior_loss_weight = prior_loss_weight
+        self._replacements = replacements  # in captions
         self._entries: dict[int, tuple[int, list[int]]] = {}  # by dataset: the epoch last asked for, its entries
 
     def __getitem__(self, place: BatchPlace) -> Batch:
@@ -105,7 +107,9 @@ class TrainingDataset(Dataset[Batch]):
     def _caption(self, place: BatchPlace, sample: _Sample) -> str:
         rng = self._random("caption", place.epoch, sample.ref)
         settings = sample.subset.caption
-        return process_caption(sample.record.caption, settings, rng, place.epoch, place.step, self._max_train_steps)
+        return process_caption(
+            sample.record.caption, settings, rng, place.epoch, place.step, self._max_train_steps, self._replacements
+        )
 
     def _with_images(self, batch: Batch, samples: list[_Sample]) -> Batch:
         pixels = []

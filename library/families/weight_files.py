@@ -20,6 +20,7 @@ PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 WEIGHT_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 TENSORS_AT_A_TIME = 16
+WRAPPERS = ("state_dict", "string_to_param")  # tables that programs put around the tensors
 
 
 def read_shapes(path: Path) -> Shapes:
@@ -112,8 +113,8 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: the file is damaged or cut off ({reason}): copy or download it again") from error
-    while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    while isinstance(content, dict) and (inner := [content[name] for name in WRAPPERS if isinstance(content.get(name), dict)]):
+        content = inner[0]
     if not isinstance(content, dict):
         raise UserError(f"{path}: the pickle holds a {type(content).__name__}, not a dictionary of weights")
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}

@@ -13,6 +13,7 @@ from library.data.dataset import TrainingDataset
 from library.data.foreign_batches import ForeignDataset
 from library.data.loader import make_loader, worker_count
 from library.data.order import TrainingOrder
+from library.data.templates import caption_replacements
 from library.data.weights_fingerprint import weights_fingerprint
 from library.train.plan import Plan
 from library.train.runtime import Runtime
@@ -34,7 +35,10 @@ def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Iterator[Batch]:
     if settings.data.dataset_class:
         dataset = ForeignDataset(plan.prepared[0], plan.seed, plan.length.last_step)
     else:
-        dataset = TrainingDataset(plan.prepared, plan.seed, plan.length.last_step, settings.data.prior_loss_weight, cache)
+        dataset = TrainingDataset(
+            plan.prepared, plan.seed, plan.length.last_step, settings.data.prior_loss_weight, cache,
+            caption_replacements(settings.embedding),
+        )  # fmt: skip
     order = TrainingOrder(
         plan.prepared, plan.seed, settings.training.gradient_accumulation_steps, runtime.rank, runtime.world_size
     )

@@ -25,11 +25,13 @@ from library.data.order import TrainingOrder
 from library.data.records import PreparedDataset
 from library.data.report import DataReport, data_report
 from library.data.sources import prepare_datasets
+from library.data.templates import word_replacements
 from library.errors import UserError
 from library.families.base import Family
 from library.families.detect import identify
 from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
+from library.train.method import check_method
 
 CLASS_OPTIONS = ("dataset_class", "resolution", "max_data_loader_n_workers")  # of the data options: those that it leaves us
 LEAST_ROOM = 2**20  # bytes; the smallest networks need more
@@ -100,6 +102,7 @@ def make_plan(settings: Settings) -> Plan:
     resume: FoundState | None = found["resume"]
     seed = _seed(settings, resume, notes)
     prepared: list[PreparedDataset] = found["prepared"]
+    notes += check_method(settings, found["identify"], prepared)
     if settings.data.cache_latents:
         check_cacheable(prepared)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -138,14 +141,14 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
     """Look at every file, folder, module and class that the settings name; all mistakes in them are told at once."""
     from library.optim.optimizers import check_optimizer  # imports torch, which takes seconds
 
-    saving, sampling = settings.saving, settings.sampling
+    saving = settings.saving
     return _collect(
         identify=lambda: identify(settings.model),
         prepared=lambda: _prepare(settings, datasets),
-        prompts=lambda: read_prompts(Path(sampling.sample_prompts), sampling.sample_sampler) if sampling.sample_prompts else [],
+        prompts=lambda: _prompts(settings),
         resume=lambda: find_state(saving.resume, saving) if saving.resume else None,
         optimizer=lambda: check_optimizer(settings.optimizer),
-        network=lambda: check_network(settings.network),
+        network=lambda: check_network(settings.network) if settings.script.method == "adapter" else None,
         output=lambda: _check_output(saving.output_dir or ""),
         logs=lambda: writable_check(settings.logging.logging_dir, "logging_dir") if settings.logging.logging_dir else None,
     )
@@ -163,6 +166,16 @@ def _prepare(settings: Settings, datasets: list[DatasetSettings]) -> list[Prepar
     if unused := [name for name in names if settings.changed(name)]:
         prepared.notes.append(f"{where}: the class decides about pictures and captions; not used are {', '.join(unused)}")
     return [prepared]
+
+
+def _prompts(settings: Settings) -> list[SamplePrompt]:
+    """What samples are drawn of, with all words that stand for the one that is learned."""
+    if not settings.sampling.sample_prompts:
+        return []
+    prompts = read_prompts(Path(settings.sampling.sample_prompts), settings.sampling.sample_sampler)
+    for word, words in word_replacements(settings.embedding):
+        prompts = [dataclasses.replace(prompt, prompt=prompt.prompt.replace(word, words)) for prompt in prompts]
+    return prompts
 
 
 def _check_output(folder: str) -> None:

@@ -15,7 +15,6 @@ from library.config.text_settings import text_settings
 from library.diffusion.schedule import scaled_linear_schedule
 from library.diffusion.training_loss import DiffusionTraining
 from library.errors import UserError
-from library.methods.adapter import AdapterMethod
 from library.methods.base import Method
 from library.optim.optimizers import build_optimizer
 from library.optim.schedulers import build_scheduler
@@ -23,6 +22,7 @@ from library.train.batch_loss import BatchLoss
 from library.train.batches import make_batches
 from library.train.console import ProgressBar
 from library.train.loop import NotFinite, train
+from library.train.method import make_method
 from library.train.plan import Plan
 from library.train.reactions import Reactions
 from library.train.record import RunRecord
@@ -49,9 +49,7 @@ class Run:
         self.record = RunRecord(plan, self.runtime)
 
         self.parts = plan.family.load(settings.model, self.runtime.frozen_dtype, self.runtime.device)
-        self.method: Method = AdapterMethod(
-            settings.network, settings.optimizer, settings.training.gradient_checkpointing, plan.seed
-        )
+        self.method: Method = make_method(settings, plan.seed)
         self.method.attach(self.parts, plan.family.name)
         self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups())
         self.scheduler = build_scheduler(settings.scheduler, self.optimizer, plan.length.last_step)

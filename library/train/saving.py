@@ -62,7 +62,7 @@ def training_facts(plan: Plan, record: RunRecord) -> TrainingFacts:
         optimizer_description=optimizer_description(settings.optimizer),
         base_model_version=family.base_model_version,
         architecture=family.modelspec_architecture,
-        artefact="lora",
+        artefact="textual-inversion" if settings.script.method == "embedding" else "lora",
         prediction_type=family.objective,
         default_resolution=(family.default_resolution, family.default_resolution),
         model_hashes=model_hashes(settings.model.pretrained_model_name_or_path or "") if hashed else None,

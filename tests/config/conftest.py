@@ -26,8 +26,8 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
 
 @pytest.fixture
 def load() -> Callable[..., Settings]:
-    def load_flags(*argv: object) -> Settings:
-        settings = load_settings("train_network.py", [str(word) for word in argv])
+    def load_flags(*argv: object, script: str = "train_network.py") -> Settings:
+        settings = load_settings(script, [str(word) for word in argv])
         assert settings is not None
         return settings
 

@@ -70,6 +70,11 @@ ODD = [
     ("--sample_prompts p.txt", "no sample pictures are drawn"),
     ("--sample_prompts p.txt --sample_every_n_epochs 1 --sample_every_n_steps 5", "sample_every_n_steps is not used"),
 ]
+BROKEN_WORDS = [  # of the scripts for textual inversion
+    ("", "token_string (default): this option is needed"),
+    ("--token_string=two_words", "write one word, without spaces"),
+    ("--token_string w --use_object_template --use_style_template", "one is for things, the other for styles"),
+]
 FINE = [
     "",
     "--noise_offset 0.1 --adaptive_noise_scale 0.1 --noise_offset_random_strength",
@@ -122,7 +127,20 @@ def test_message_names_file_table_and_key(load: Load, mistakes: Mistakes, tmp_pa
     assert message.startswith(f"{path} [noise] adaptive_noise_scale: ")
 
 
+def words_of(flags: str) -> list[str]:
+    """An underscore within a value stands for a space."""
+    return [word.replace("=two_words", "=two words") for word in flags.split()]
+
+
+@pytest.mark.parametrize(("flags", "expected"), BROKEN_WORDS)
+def test_broken_rules_about_words(load: Load, mistakes: Mistakes, flags: str, expected: str) -> None:
+    complete = "--pretrained_model_name_or_path m --output_dir out"
+    (message,) = mistakes(check_settings, load(*complete.split(), *words_of(flags), script="train_textual_inversion.py"))
+    assert expected in message
+
+
 def test_every_rule_is_broken_by_a_case(load: Load) -> None:
     cases = [load(*flags.split()) for flags, _ in BROKEN + ODD] + [load("--base_weights_multiplier", "1")]
+    cases += [load(*words_of(flags), script="train_textual_inversion.py") for flags, _ in BROKEN_WORDS]
     unbroken = [f"{rule.option}: {rule.message}" for rule in RULES + ODDITIES if not any(map(rule.is_broken, cases))]
     assert unbroken == []

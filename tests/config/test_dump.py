@@ -15,7 +15,7 @@ from library.config import dump
 from library.config.check import check_settings
 from library.config.declare import option, options_of
 from library.config.dump import options_markdown, settings_toml, toml_value
-from library.config.settings import OPTIONS, TOPIC_OF, Settings, settings_of
+from library.config.settings import OPTIONS, TOPIC_OF, Settings, options_for, settings_of
 from library.config.text_files import tomllib
 
 ROOT = Path(__file__).parents[2]
@@ -41,12 +41,13 @@ def unusual(name: str) -> Any:
 
 
 def test_resolved_settings_come_back(load: Callable[..., Settings], tmp_path: Path) -> None:
-    settings = settings_of({name: unusual(name) for name in OPTIONS})
+    taken = options_for("train_network.py")
+    settings = settings_of({name: unusual(name) for name in taken})
     path = tmp_path / "resolved.toml"
     path.write_text(settings_toml(settings), encoding="utf-8")
     again = load("--config_file", path)
     assert replace(again, config_path=None, sources={}) == settings
-    assert sorted(again.sources) == sorted(OPTIONS)
+    assert sorted(again.sources) == sorted(taken)
 
 
 def test_defaults_come_back_and_pass_the_checks(load: Callable[..., Settings], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 import library.data.loader
 import library.train.run  # noqa: F401  imported once by the fork server, so that a run starts in a moment
 from library.config.scripts import SCRIPTS
+from library.config.settings import options_for
 from library.train.app import main
 from tests.tiny_models import tiny_sd1_folder
 
@@ -107,8 +108,8 @@ class Workshop:
         return sorted((json.loads(line) for line in lines), key=lambda event: event["time"])
 
 
-def make_workshop(folder: Path, **options: Any) -> Workshop:
-    """Pictures of 64 pixels with captions of several tags, two of them of one more size, and a model."""
+def make_workshop(folder: Path, script: str = "train_network.py", **options: Any) -> Workshop:
+    """Pictures of 64 pixels with captions of several tags, and a model; options that the script does not take are left out."""
     pictures = folder / "data" / "1_toad"
     pictures.mkdir(parents=True)
     for number in range(IMAGES):
@@ -125,7 +126,8 @@ def make_workshop(folder: Path, **options: Any) -> Workshop:
         "learning_rate": 1e-3,
         "cache_latents": True,
     }
-    return Workshop(folder, {**defaults, **options})
+    taken = options_for(script)
+    return Workshop(folder, {**{name: value for name, value in defaults.items() if name in taken}, **options}, script)
 
 
 def write_picture(path: Path, seed: int) -> None:

@@ -1,6 +1,7 @@
 """The options by topic; `TOPICS` maps each attribute of `Settings` to its class."""
 
 from library.config.options.data import DataOptions
+from library.config.options.embedding import EmbeddingOptions
 from library.config.options.model import ModelOptions, NetworkOptions
 from library.config.options.objective import LossOptions, NoiseOptions
 from library.config.options.output import LoggingOptions, MetadataOptions, SamplingOptions, SavingOptions
@@ -9,6 +10,7 @@ from library.config.options.training import OptimizerOptions, SchedulerOptions, 
 TOPICS: dict[str, type] = {
     "model": ModelOptions,
     "network": NetworkOptions,
+    "embedding": EmbeddingOptions,
     "data": DataOptions,
     "noise": NoiseOptions,
     "loss": LossOptions,
@@ -24,6 +26,6 @@ TOPICS: dict[str, type] = {
 OLD_NAMES = {"caption_extention": "caption_extension"}  # spellings of earlier days
 
 __all__ = [
-    "OLD_NAMES", "TOPICS", "DataOptions", "LoggingOptions", "LossOptions", "MetadataOptions", "ModelOptions", "NetworkOptions",
-    "NoiseOptions", "OptimizerOptions", "SamplingOptions", "SavingOptions", "SchedulerOptions", "TrainingOptions",
+    "OLD_NAMES", "TOPICS", "DataOptions", "EmbeddingOptions", "LoggingOptions", "LossOptions", "MetadataOptions", "ModelOptions",
+    "NetworkOptions", "NoiseOptions", "OptimizerOptions", "SamplingOptions", "SavingOptions", "SchedulerOptions", "TrainingOptions",
 ]  # fmt: skip

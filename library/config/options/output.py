@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.config.declare import option
+from library.config.scripts import EMBEDDING
 
 SAMPLERS = (
     "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm_2", "dpm_2_a", "dpmsolver", "dpmsolver++", "dpmsingle",
@@ -18,7 +19,12 @@ class SavingOptions:
 
     output_dir: str | None = option(None, "Folder in which the trained files are saved.")
     output_name: str | None = option(None, "Name of the trained files without extension; left out: last.")
-    save_model_as: str = option("safetensors", "Format of the trained files.", choices=("ckpt", "pt", "safetensors"))
+    save_model_as: str = option(
+        "safetensors",
+        "Format of the trained files.",
+        choices=("ckpt", "pt", "safetensors"),
+        variants={EMBEDDING: {"default": "pt"}},
+    )
     save_precision: str | None = option(
         None, "Precision of the saved weights; left out: as they are trained.", choices=("float", "fp16", "bf16")
     )
