@@ -130,6 +130,8 @@ RULES: tuple[Rule, ...] = (
     # data
     _needs("vae_batch_size", "cache_latents"),
     _needs("skip_cache_check", "cache_latents_to_disk"),
+    _needs("num_class_images", "reg_data_dir", "dataset_config"),
+    _needs("class_prompt", "reg_data_dir", "dataset_config"),
     _needs("conditioning_data_dir", "masked_loss"),
     _needs("dataset_repeats", "dataset_config", "in_json", "conditioning_data_dir"),
     _needs("validation_seed", "validation_split", "dataset_config"),

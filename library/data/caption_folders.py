@@ -1,12 +1,14 @@
 """Subsets that are a folder: its pictures, the caption file of each, and the mask of each if there are masks."""
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.data.caption_files import caption_lines, captions_elsewhere, find_caption
+from library.data.class_images import check_class_images, check_place, list_class_folder, missing_class_images, name_of
 from library.data.folder_index import FolderIndex, Known
-from library.data.folders import Folder, describe_left_out, list_folder, same_names, why_empty
+from library.data.folders import Folder, describe_left_out, same_names, why_empty
 from library.data.listing import Listing
 from library.data.masks import pair_masks
 from library.data.scan import in_threads
@@ -14,13 +16,16 @@ from library.data.wording import shortened
 from library.errors import UserError
 
 if TYPE_CHECKING:
-    from library.config.datasets import SubsetSettings
+    from library.config.datasets import DatasetSettings, SubsetSettings
 
 
-def list_captioned(number: int, path: Path, subset: SubsetSettings, mistakes: list[str], notes: list[str]) -> Listing:
-    """The pictures of the folder `path`."""
-    folder = list_folder(path, subset.where)
-    if not folder.images:
+def list_captioned(dataset: DatasetSettings, number: int, mistakes: list[str], notes: list[str]) -> Listing:
+    """The pictures of the folder of this subset, and those that will be drawn into it."""
+    subset = dataset.subsets[number]
+    path = subset.image_dir or Path()
+    folder = list_class_folder(path, subset)
+    wanted = missing_class_images(folder, path, subset, dataset)
+    if not folder.images and not wanted:
         raise UserError(f"{subset.where}: {why_empty(path, folder)}")
     if folder.left_out:
         notes.append(f'{subset.where}: {describe_left_out(folder)} in "{path}"')
@@ -32,7 +37,12 @@ def list_captioned(number: int, path: Path, subset: SubsetSettings, mistakes: li
     elsewhere = captions_elsewhere(folder, subset)
     if elsewhere:
         mistakes.append(elsewhere)
-    listing = Listing(number, [str(path / image) for image in folder.images])
+    if subset.num_class_images:
+        mistakes += check_class_images(folder, path, subset)
+    if wanted:
+        mistakes += check_place(wanted, subset)
+        folder = dataclasses.replace(folder, images=sorted([*folder.images, *map(name_of, wanted.missing)]))
+    listing = Listing(number, [str(path / image) for image in folder.images], class_images=wanted)
     _find_captions(listing, folder, path, subset, mistakes, notes)
     if subset.conditioning_data_dir:
         listing.masks = pair_masks(folder.images, subset.conditioning_data_dir, subset, mistakes)

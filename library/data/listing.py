@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from library.data.class_images import ClassImages
 from library.data.folder_index import FolderIndex
 from library.data.records import Size
 
@@ -18,5 +19,12 @@ class Listing:
     claimed_sizes: dict[str, Size] = field(default_factory=dict)  # headers need not be read for these; checked with the pixels
     latent_buckets: dict[str, Size] = field(default_factory=dict)  # of latents without an image: the size that they are for
     bad: dict[str, str] = field(default_factory=dict)  # why a picture cannot be used, as far as it is known yet
+    class_images: ClassImages | None = None  # those of `paths` that are to be drawn before training
     index: FolderIndex | None = None  # to be written once all sizes are known
     index_captions: dict[str, str] = field(default_factory=dict)  # by file name, what the index keeps
+
+    @property
+    def future_sizes(self) -> dict[str, Size]:
+        """Of pictures that are not there yet, by path."""
+        wanted = self.class_images
+        return {str(wanted.path(number)): wanted.size for number in wanted.missing} if wanted else {}

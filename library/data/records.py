@@ -9,6 +9,7 @@ from library.data.regularisation import Ring, balanced_rings
 
 if TYPE_CHECKING:
     from library.config.datasets import DatasetSettings
+    from library.data.class_images import ClassImages
 
 Size = tuple[int, int]  # (width, height), as in all of library.data; arrays are [height, width, channels]
 Place = tuple[int, int]  # number of the dataset, index of the record in it
@@ -45,6 +46,7 @@ class PreparedDataset:
     notes: list[str] = field(default_factory=list)  # what a person should know about the folders, for the report
     validation: PreparedDataset | None = None  # the images that are held out, if any
     maker: Any = None  # an object of the user's that makes a whole batch of each entry
+    class_images: list[ClassImages] = field(default_factory=list)  # to be drawn before training; they have records already
     train_entries: list[int] = field(init=False, repr=False)  # a record index for each training image x repeat
     regularisation_rings: list[Ring] = field(init=False, repr=False)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from library.data.buckets import Assignment, bucket_assigner
 from library.data.caption_folders import list_captioned
+from library.data.class_images import agree_on_sizes
 from library.data.described import list_described
 from library.data.listing import Listing
 from library.data.records import ImageRecord, PreparedDataset, Size
@@ -31,7 +32,9 @@ def prepare_datasets(
     mistakes: list[str] = []
     notes: list[list[str]] = [[] for _ in datasets]
     listings = [_list_dataset(dataset, latent_suffix, mistakes, found) for dataset, found in zip(datasets, notes, strict=True)]
-    scan = _scan([listing for dataset in listings for listing in dataset], every_pixel=on_bad_image == "skip")
+    everything = [listing for dataset in listings for listing in dataset]
+    agree_on_sizes(listing.class_images for listing in everything if listing.class_images)
+    scan = _scan(everything, every_pixel=on_bad_image == "skip")
     prepared = [_prepare(*parts, scan) for parts in zip(datasets, listings, notes, strict=True)]
     bad = {path: reason for dataset in prepared for path, reason in dataset.skipped}
     if bad and on_bad_image == "stop":
@@ -49,29 +52,31 @@ def prepare_datasets(
 
 def _list_dataset(dataset: DatasetSettings, latent_suffix: str | None, mistakes: list[str], notes: list[str]) -> list[Listing]:
     listings = []
-    for number, subset in enumerate(dataset.subsets):
+    for number in range(len(dataset.subsets)):
         try:
-            listings.append(_list_subset(number, subset, latent_suffix, mistakes, notes))
+            listings.append(_list_subset(dataset, number, latent_suffix, mistakes, notes))
         except UserError as error:
             mistakes += error.messages
     return listings
 
 
 def _list_subset(
-    number: int, subset: SubsetSettings, latent_suffix: str | None, mistakes: list[str], notes: list[str]
+    dataset: DatasetSettings, number: int, latent_suffix: str | None, mistakes: list[str], notes: list[str]
 ) -> Listing:
+    subset = dataset.subsets[number]
     if subset.metadata_file:
         return list_described(number, subset.metadata_file, subset, latent_suffix, mistakes, notes)
-    return list_captioned(number, subset.image_dir or Path(), subset, mistakes, notes)
+    return list_captioned(dataset, number, mistakes, notes)
 
 
 def _scan(listings: Sequence[Listing], every_pixel: bool) -> Scan:
     """Looks at every file that is not known to be bad, masks too."""
     paths = [path for listing in listings for path in (*listing.paths, *listing.masks) if path and path not in listing.bad]
     latents = {path for listing in listings for path in listing.latent_buckets}
+    future = {path: size for listing in listings for path, size in listing.future_sizes.items()}
     claimed = {path: size for listing in listings for path, size in listing.claimed_sizes.items()}
-    scan = scan_images((path for path in paths if path not in latents), every_pixel, claimed)
-    scan.sizes |= {path: claimed[path] for path in latents}
+    scan = scan_images((path for path in paths if path not in latents and path not in future), every_pixel, claimed)
+    scan.sizes |= {path: claimed[path] for path in latents} | future
     return scan
 
 
@@ -94,7 +99,8 @@ def _prepare(dataset: DatasetSettings, listings: list[Listing], notes: list[str]
         validation += [dataclasses.replace(usable[position], num_repeats=1) for position in sorted(held)]
         notes += [*_remarks(listing, subset, scan, len(held), len(usable)), *_write_index(listing, subset, scan)]
     seen = PreparedDataset(validation_settings(dataset), validation) if validation else None
-    return PreparedDataset(dataset, records, skipped, notes, seen)
+    wanted = [listing.class_images for listing in listings if listing.class_images]
+    return PreparedDataset(dataset, records, skipped, notes, seen, class_images=wanted)
 
 
 def _held_out(records: list[ImageRecord], subset: SubsetSettings) -> set[int]:
@@ -146,7 +152,8 @@ def _write_index(listing: Listing, subset: SubsetSettings, scan: Scan) -> list[s
     """Keep sizes and captions for the next run, if this subset has an index; what went wrong."""
     if listing.index is None:
         return []
-    sizes = {Path(path).name: scan.sizes[path] for path in listing.paths if path in scan.sizes}
+    future = listing.future_sizes
+    sizes = {Path(path).name: scan.sizes[path] for path in listing.paths if path in scan.sizes and path not in future}
     problem = listing.index.write(sizes, listing.index_captions)
     return [f"{subset.where} cache_info: {problem}"] if problem else []
 
@@ -160,6 +167,8 @@ def _remarks(listing: Listing, subset: SubsetSettings, scan: Scan, held: int, us
         yield f"{subset.where}: {len(wrong)} images have another size than is recorded, such as {example}; the true size is used"
     if listing.masks:
         yield f'{subset.where}: the masks in "{subset.conditioning_data_dir}" say how much each pixel counts'
+    if listing.class_images:
+        yield f"{subset.where}: {listing.class_images.described(len(listing.paths))}"
     if subset.validation_split:
         yield f"{subset.where}: {held} of {usable} images are held out (validation_split = {subset.validation_split})"
 

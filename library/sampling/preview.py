@@ -57,29 +57,42 @@ def draw_samples(
 def _draw(family: Family, parts: Parts, prompt: SamplePrompt, index: int, options: PreviewOptions) -> Image.Image:
     """The picture of one prompt, the `index`-th of its file."""
     seed = seed_from(options.seed, "sample", index) if prompt.seed is None else prompt.seed
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device draws the same picture
+    return to_picture(draw_images(family, parts, prompt, [seed], options)[0])
+
+
+def draw_images(
+    family: Family, parts: Parts, prompt: SamplePrompt, seeds: Sequence[int], options: PreviewOptions
+) -> list[Tensor]:
+    """An image [3, H, W], about -1..1, of the prompt for each seed, all at once; the prompt's own seed is not looked at.
+
+    The caller says under which autocast, in which mode the modules are, and that no gradients are wanted.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]  # on the CPU: every device draws the same picture
     scheduler = make_scheduler(prompt.sample_sampler, prompt.sample_steps, family.objective, options.zero_terminal_snr)
     shape = (1, family.channels, prompt.height // family.vae_scale, prompt.width // family.vae_scale)
     device = next(parts.unet.parameters()).device
-    latents = torch.randn(shape, generator=generator).to(device) * scheduler.init_noise_sigma
-    text = [prompt.negative_prompt, prompt.prompt] if prompt.scale > 1 else [prompt.prompt]
-    conditioning = family.encode_text(parts, text, options.text)
-    draws = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
+    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    latents = noise.to(device) * scheduler.init_noise_sigma
+    texts = [prompt.negative_prompt, prompt.prompt] if prompt.scale > 1 else [prompt.prompt]
+    captions = [text for text in texts for _ in seeds]
+    conditioning = family.encode_text(parts, captions, options.text)
+    draws = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
     for timestep in scheduler.timesteps:
         model_input = scheduler.scale_model_input(latents, timestep)
         prediction = _guided(family, parts, model_input, timestep, conditioning, prompt.scale)
         latents = scheduler.step(prediction, timestep, latents, **draws).prev_sample
-    return to_picture(family.decode_latents(parts, latents)[0])
+    return [family.decode_latents(parts, latent[None])[0] for latent in latents]  # the VAE takes much memory for each
 
 
 def _guided(
     family: Family, parts: Parts, model_input: Tensor, timestep: Tensor, conditioning: Conditioning, scale: float
 ) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022), where the conditioning holds the negative prompt and the prompt."""
+    """Classifier-free guidance (Ho and Salimans 2022), where the conditioning holds the negative prompts and the prompts."""
     count = len(conditioning.hidden_states)
     timesteps = timestep.to(model_input.device).expand(count)
-    prediction = family.predict(parts, model_input.expand(count, -1, -1, -1), timesteps, conditioning, None).float()
-    if count == 1:
+    times = count // len(model_input)
+    prediction = family.predict(parts, model_input.repeat(times, 1, 1, 1), timesteps, conditioning, None).float()
+    if times == 1:
         return prediction
     negative, positive = prediction.chunk(2)
     return negative + scale * (positive - negative)

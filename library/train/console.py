@@ -87,3 +87,29 @@ class ProgressBar:
             speed = done / max(time.monotonic() - self._started, 1e-9)
             left = timedelta(seconds=round((self.last_step - step) / speed))
             log.info("step %d/%d  loss %.4f  lr %.2e  %.2f it/s  %s left", step, self.last_step, loss, rate, speed, left)
+
+
+class CountBar:
+    """How many of how many are done. A line now and then where there is no terminal."""
+
+    def __init__(self, what: str, total: int, is_main: bool):
+        self.done, self._what, self._total = 0, what, total
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, disable=not is_main or not console.is_terminal)
+        self._task = self._bar.add_task(what, total=total)
+        self._writes_lines = is_main and not console.is_terminal
+        self._line_every = max(1, total // LINES_PER_RUN)
+
+    def __enter__(self) -> CountBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def advance(self, count: int) -> None:
+        """`count` more are done."""
+        before, self.done = self.done, self.done + count
+        self._bar.update(self._task, completed=self.done)
+        if self._writes_lines and (self.done // self._line_every > before // self._line_every or self.done == self._total):
+            log.info("%s %d/%d", self._what, self.done, self._total)

@@ -28,9 +28,11 @@ SENTENCES = {
     "save_refused": "nothing saved at step {step}: {reason}",
     "remove_failed": "could not remove {path}: {reason}",
     "sample_failed": "could not draw a sample: {reason}",
+    "class_images_drawn": "drew {count} class pictures in {seconds} s",
+    "class_images_stopped": "stopped after {count} of {total} class pictures: {reason}; the same command goes on with the others",
     "stopped": "stopped after step {step}: {reason}; the same command with --resume latest goes on from here",
 }
-WARNINGS = ("save_failed", "save_refused", "remove_failed", "sample_failed", "stopped")
+WARNINGS = ("save_failed", "save_refused", "remove_failed", "sample_failed", "class_images_stopped", "stopped")
 
 
 class RunRecord:

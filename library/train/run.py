@@ -20,6 +20,7 @@ from library.optim.optimizers import build_optimizer
 from library.optim.schedulers import build_scheduler
 from library.train.batch_loss import BatchLoss
 from library.train.batches import make_batches
+from library.train.class_images import draw_class_images
 from library.train.console import ProgressBar
 from library.train.loop import NotFinite, train
 from library.train.method import make_method
@@ -49,6 +50,7 @@ class Run:
         self.record = RunRecord(plan, self.runtime)
 
         self.parts = plan.family.load(settings.model, self.runtime.frozen_dtype, self.runtime.device)
+        draw_class_images(plan, self.parts, self.runtime, self.record)
         self.method: Method = make_method(settings, plan.seed)
         self.method.attach(self.parts, plan.family.name)
         self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups())
@@ -168,6 +170,8 @@ def train_by_plan(plan: Plan, stop_request: StopRequest) -> int:
     """Build and run what the plan says; the exit code."""
     try:
         return Run(plan, stop_request).run()
+    except Stopped:  # while class pictures were drawn: nothing is trained yet
+        return stop_request.exit_code or 143
     except RunFailed as error:
         log.error("%s", error)
         return FAILED

@@ -18,6 +18,11 @@ from library.train.runtime import Runtime
 from library.types import Parts
 
 
+def preview_options(plan: Plan) -> PreviewOptions:
+    """What pictures share with the training of this plan."""
+    return PreviewOptions(plan.seed, text_settings(plan.settings.model), plan.settings.noise.zero_terminal_snr)
+
+
 class SampleDrawer:
     """Draws the plan's prompts. A failure is reported and ends nothing."""
 
@@ -36,8 +41,7 @@ class SampleDrawer:
         prompts, stop_request = self._plan.prompts, self._runtime.stop_request
         if not self._runtime.is_main or not prompts or stop_request.wanted:
             return
-        settings = self._plan.settings
-        options = PreviewOptions(self._plan.seed, text_settings(settings.model), settings.noise.zero_terminal_snr)
+        settings, options = self._plan.settings, preview_options(self._plan)
         started = time.monotonic()
         self._method.eval()
         try:

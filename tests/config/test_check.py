@@ -37,6 +37,8 @@ BROKEN = [
     ("--training_comment x --no_metadata", "cannot be combined with no_metadata"),
     ("--vae_batch_size 2", "without cache_latents"),
     ("--skip_cache_check --cache_latents", "without cache_latents_to_disk"),
+    ("--num_class_images 9", "--num_class_images: this has no effect without reg_data_dir or dataset_config"),
+    ("--class_prompt frog", "--class_prompt: this has no effect without reg_data_dir or dataset_config"),
     ("--conditioning_data_dir masks", "--conditioning_data_dir: this has no effect without masked_loss"),
     ("--dataset_repeats 2", "--dataset_repeats: this has no effect without dataset_config or in_json or conditioning_data_dir"),
     ("--validation_seed 2", "--validation_seed: this has no effect without validation_split or dataset_config"),

@@ -32,9 +32,9 @@ VALUES: dict[str, Any] = {
     "caption_suffix": "z", "caption_dropout_rate": 0.25, "caption_dropout_every_n_epochs": 3, "caption_tag_dropout_rate": 0.5,
     "token_warmup_min": 2, "token_warmup_step": 0.5, "color_aug": True, "flip_aug": True, "random_crop": True,
     "face_crop_aug_range": [2.0, 4.0], "alpha_mask": True, "resize_interpolation": "area", "validation_split": 0.5,
-    "validation_seed": 7, "custom_attributes": {"score": {"a": [1, 2.5, "b"]}, "on": True},
+    "num_class_images": 9, "class_prompt": "a frog", "validation_seed": 7, "custom_attributes": {"score": {"a": [1, 2.5, "b"]}, "on": True},
 }  # fmt: skip
-ALONE = {"face_crop_aug_range", "is_reg"}  # these exclude others
+ALONE = {"face_crop_aug_range", "is_reg", "num_class_images", "class_prompt"}  # these exclude others, or need them
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from library.config.scripts import EMBEDDING, FULL, NETWORK, SCRIPTS, TRAIN_NETW
 from library.config.settings import OPTIONS, Settings, options_for
 
 FACTS = json.loads(Path(__file__).with_name("script_flags.json").read_text(encoding="utf-8"))
-NEW = {"dry_run", "on_bad_image"}
+NEW = {"class_prompt", "dry_run", "num_class_images", "on_bad_image"}
 ALL = (*FULL, *NETWORK, *EMBEDDING)
 # Options that more scripts take here than there: they are about the data, the text or the run, and mean the same in each.
 WIDER = {

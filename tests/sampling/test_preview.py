@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from library.families.sd import StableDiffusion
-from library.sampling.preview import PreviewOptions, draw_samples, save_samples, to_picture
+from library.sampling.preview import PreviewOptions, draw_images, draw_samples, save_samples, to_picture
 from library.sampling.prompts import SamplePrompt
 from library.sampling.schedulers import SAMPLERS, make_scheduler
 from library.types import TextSettings
@@ -58,6 +58,18 @@ def test_equal_to_diffusers_pipeline(parts, pipeline, name, scale):
     drawn = draw(parts, replace(PROMPT, sample_sampler=name, scale=scale))
     assert drawn.shape == (96, 64, 3)
     assert np.abs(drawn - expected * 255).max() <= 1
+
+
+@pytest.mark.parametrize("scale", [5.0, 1.0])
+@pytest.mark.parametrize("name", ["dpmsolver++", "euler_a", "ddpm"])  # the latter two draw noise in each step
+def test_several_at_once_are_those_drawn_one_by_one(parts, name, scale):
+    prompt = replace(PROMPT, sample_sampler=name, scale=scale)
+    with torch.no_grad():
+        together = draw_images(StableDiffusion(), parts, prompt, [7, 8, 9], OPTIONS)
+    for seed, image in zip((7, 8, 9), together, strict=True):
+        alone = draw(parts, replace(prompt, seed=seed))
+        assert np.abs(np.asarray(to_picture(image)).astype(int) - alone).max() <= 1
+    assert np.abs(np.asarray(to_picture(together[0])).astype(int) - np.asarray(to_picture(together[1]))).max() > 3
 
 
 def test_v_objective_and_zero_terminal_snr_change_the_picture(parts):

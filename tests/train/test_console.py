@@ -9,7 +9,7 @@ import pytest
 
 from library.config.options import LoggingOptions
 from library.train import console
-from library.train.console import LINES_PER_RUN, ProgressBar, set_up_logging
+from library.train.console import LINES_PER_RUN, CountBar, ProgressBar, set_up_logging
 
 log = logging.getLogger("library.train.something")
 
@@ -85,3 +85,21 @@ def test_a_long_run_does_not_fill_the_log(capsys):
 
 def test_other_processes_show_no_progress(capsys):
     assert lines_of_a_run(capsys, 1, 3, is_main=False) == []
+
+
+def test_counts_are_lines_without_a_terminal(capsys):
+    set_up_logging(LoggingOptions(), is_main=True)
+    for total, by in ((7, 3), (1000, 4)):
+        with CountBar("pictures", total, is_main=True) as bar:
+            while bar.done < total:
+                bar.advance(min(by, total - bar.done))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["pictures 3/7", "pictures 6/7", "pictures 7/7"]
+    assert (len(lines[3:]), lines[-1]) == (LINES_PER_RUN, "pictures 1000/1000")
+
+
+def test_other_processes_count_in_silence(capsys):
+    set_up_logging(LoggingOptions(console_log_level="DEBUG"), is_main=True)
+    with CountBar("pictures", 2, is_main=False) as bar:
+        bar.advance(2)
+    assert capsys.readouterr().err == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from library.config.datasets.class_images import class_image_mistakes
 from library.config.datasets.file import datasets_from_file
 from library.config.datasets.folders import datasets_from_folders
 from library.config.datasets.settings import CaptionSettings, DatasetSettings, SubsetSettings
@@ -26,6 +27,8 @@ def load_dataset_settings(settings: Settings) -> list[DatasetSettings]:
     else:
         datasets = datasets_from_folders(settings)
     _check_that_masks_are_there(datasets, settings)
+    if mistakes := list(class_image_mistakes(datasets, settings)):
+        raise UserError(*mistakes)
     return datasets
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from library.config.datasets.build import dataset_settings
+from library.config.datasets.class_images import class_folder_name
 from library.config.datasets.keys import CAPTIONED
 from library.config.datasets.layers import Layers
 from library.config.datasets.settings import DatasetSettings, SubsetSettings
@@ -37,14 +38,17 @@ def datasets_from_folders(settings: Settings) -> list[DatasetSettings]:
 def _subsets_in(folder: Path, layers: Layers, option: str, notes: list[str], mistakes: list[str]) -> list[SubsetSettings]:
     """The sub-folders of one folder as subsets; those whose name says nothing are noted and left out."""
     place = layers.settings.where(option)
-    if problem := folder_mistake(folder):
+    draws = option == "reg_data_dir" and layers.settings.data.num_class_images > 0
+    if problem := folder_mistake(folder, will_be_made=draws):
         mistakes.append(f"{place}: {problem}")
         return []
     try:
-        children = sorted(folder.iterdir())
+        children = sorted(folder.iterdir()) if folder.exists() else []
     except OSError as error:
         mistakes.append(f"{place}: {folder} cannot be read ({error.strerror})")
         return []
+    if draws and all(child.name.startswith(".") for child in children):
+        return _subset_to_draw(folder, layers, place, mistakes)
     subsets = []
     for child in children:
         repeats, words = _read_name(child.name)
@@ -53,17 +57,25 @@ def _subsets_in(folder: Path, layers: Layers, option: str, notes: list[str], mis
         if repeats is None or repeats < 1:
             notes.append(f'{place}: {child} is left out, its name does not begin with a number above 0 and "_"')
             continue
-        table = {
-            "image_dir": str(child),
-            "num_repeats": repeats,
-            "class_tokens": words,
-            "is_reg": option == "reg_data_dir",
-        }
-        subsets.append(subset_settings(layers.below(str(child), table), CAPTIONED, str(child)))
+        subsets.append(_subset(child, repeats, words, option == "reg_data_dir", layers))
     if not subsets:
         loose = " (files that lie in it directly are not read)" if any(child.is_file() for child in children) else ""
         mistakes.append(f"{place}: {folder} needs {_CONVENTION}; it has none{loose}")
     return subsets
+
+
+def _subset_to_draw(folder: Path, layers: Layers, place: str, mistakes: list[str]) -> list[SubsetSettings]:
+    """The folder that is made in an empty or missing one, for pictures of the class prompt."""
+    prompt = layers.settings.data.class_prompt
+    if not prompt:
+        mistakes.append(f'{place}: {folder} holds no folders, and nothing says what to draw; give --class_prompt "a frog"')
+        return []
+    return [_subset(folder / class_folder_name(prompt), 1, prompt, True, layers)]
+
+
+def _subset(folder: Path, repeats: int, words: str, is_reg: bool, layers: Layers) -> SubsetSettings:
+    table = {"image_dir": str(folder), "num_repeats": repeats, "class_tokens": words, "is_reg": is_reg}
+    return subset_settings(layers.below(str(folder), table), CAPTIONED, str(folder))
 
 
 def _read_name(name: str) -> tuple[int | None, str]:

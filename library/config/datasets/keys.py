@@ -74,6 +74,7 @@ _SOURCE_KEYS = (
     _own("conditioning_data_dir", SUBSET, kind=str, default=None, help="Folder of masks, named like the pictures.",
          kinds=(MASKED,), required=(MASKED,)),
     _own("is_reg", SUBSET, kind=bool, default=False, help="These are regularisation pictures.", kinds=(CAPTIONED,)),
+    *(_twin(name, SUBSET, kinds=(CAPTIONED,)) for name in ("num_class_images", "class_prompt")),
     _own("class_tokens", *_ALL, kind=str, default=None, help="Caption of pictures without a caption file.", kinds=(CAPTIONED,)),
     _twin("caption_extension", *_ALL, kinds=_FOLDERS),
     _twin("cache_info", *_ALL, kinds=_FOLDERS),

@@ -28,9 +28,19 @@ def subset_settings(layers: Layers, kind: str, where: str) -> SubsetSettings:
     values["caption_extension"] = "." + values["caption_extension"].removeprefix(".")
     if values["is_reg"] and "validation_split" not in layers.tables[0][1]:
         values["validation_split"] = 0.0  # what the tables above say is meant for the other subsets
+    values |= _class_image_values(values, layers.tables[0][1])
     caption = CaptionSettings(**{name: layers.value(name) for name in _keys_of(CaptionSettings)})
     given = layers.is_given("caption_extension")
     return SubsetSettings(**values, caption_extension_given=given, caption=caption, where=where)
+
+
+def _class_image_values(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What to draw, where pictures are drawn. The flags are meant for regularisation pictures alone; the keys may be misplaced."""
+    names = ("num_class_images", "class_prompt")
+    if not values["is_reg"]:
+        return {name: own.get(name, KEYS[name].option.default) for name in names}
+    prompt = values["class_prompt"] or (values["class_tokens"] if values["num_class_images"] else None) or None
+    return {"class_prompt": prompt, "class_tokens": prompt or values["class_tokens"]}
 
 
 def usable_subsets(subsets: list[SubsetSettings], notes: list[str], mistakes: list[str]) -> tuple[SubsetSettings, ...]:
@@ -49,13 +59,15 @@ def usable_subsets(subsets: list[SubsetSettings], notes: list[str], mistakes: li
     return tuple(usable.values())
 
 
-def folder_mistake(folder: Path) -> str | None:
-    """What is wrong with a path that has to be a folder, and what may be the reason."""
+def folder_mistake(folder: Path, will_be_made: bool = False) -> str | None:
+    """What is wrong with a path that has to be a folder, or may be missing because it will be made; what may be the reason."""
     try:
         if folder.is_dir():
             return None
         if folder.is_file():
             return f"{folder} is a file; name the folder that holds it"
+        if will_be_made and not folder.is_symlink() and str(folder).isprintable():
+            return None
     except OSError as error:  # a name that the system refuses, or a place that may not be looked into
         return f"'{folder}' cannot be read ({error.strerror})"
     return _nothing_there(folder, "folder")
@@ -102,7 +114,8 @@ def _subset_mistakes(subset: SubsetSettings) -> list[str]:
 def _path_mistakes(subset: SubsetSettings) -> Iterator[str]:
     for name in ("image_dir", "conditioning_data_dir"):
         folder = getattr(subset, name)
-        if folder and (problem := folder_mistake(folder)):
+        will_be_made = name == "image_dir" and subset.is_reg and subset.num_class_images > 0
+        if folder and (problem := folder_mistake(folder, will_be_made)):
             yield f"{name}: {problem}"
     if subset.metadata_file and (problem := _file_mistake(subset.metadata_file)):
         yield f"metadata_file: {problem}"
@@ -116,8 +129,18 @@ def _value_mistakes(subset: SubsetSettings) -> Iterator[str]:
         yield 'caption_extension: this is empty; write ".txt", for example'
     if subset.is_reg and subset.validation_split:
         yield "validation_split: regularisation pictures (is_reg) are not held out; remove one of them"
+    yield from _class_image_mistakes(subset)
     if subset.custom_attributes.get("diff_output_preservation"):
         yield "custom_attributes: diff_output_preservation is known, not built yet"
     crop = subset.face_crop_aug_range
     if crop and not 0 < crop[0] <= crop[1]:
         yield f"face_crop_aug_range: {crop[0]}, {crop[1]} is no range; write [2.0, 4.0], for example"
+
+
+def _class_image_mistakes(subset: SubsetSettings) -> Iterator[str]:
+    if not subset.is_reg:
+        for name in ("num_class_images", "class_prompt"):
+            if getattr(subset, name):
+                yield f"{name}: only regularisation pictures are drawn; write is_reg = true if these are such, or remove this key"
+    elif subset.num_class_images and not subset.class_prompt:
+        yield 'class_prompt: this is missing, and there are no class tokens to draw from; write class_prompt = "a frog", for example'

@@ -19,6 +19,12 @@ class DataOptions:
         None, 'Folder whose sub-folders hold the training pictures and are named like "20_sls frog" (repeats_words).'
     )
     reg_data_dir: str | None = option(None, "The same for regularisation pictures: what the class should keep looking like.")
+    num_class_images: int = option(
+        0, "Regularisation pictures in each folder of them: what is missing is drawn with the base model before training.", least=0
+    )
+    class_prompt: str | None = option(
+        None, "What missing regularisation pictures are drawn from, and their caption. Left out: the folder's class tokens."
+    )
     in_json: str | None = option(None, "Metadata file (.json or .jsonl): pictures with captions; train_data_dir is their folder.")
     dataset_repeats: int = option(1, "How often each picture is used in an epoch, where neither folder names nor files say it.")
     dataset_class: str | None = option(None, "Python class (package.module.Class) that makes the batches instead of all this.")
