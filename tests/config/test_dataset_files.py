@@ -138,6 +138,15 @@ def test_bucket_limits_are_put_on_the_grid(datasets: Callable[..., list[DatasetS
     assert plain.notes == ()
 
 
+def test_limits_that_buckets_made_to_measure_do_not_have(datasets: Callable[..., list[DatasetSettings]]) -> None:
+    written = "enable_bucket = true\nbucket_no_upscale = true\n"
+    (dataset,) = datasets(with_dataset(written + "min_bucket_reso = 300"))
+    expected = "data.toml [[datasets]] 1 min_bucket_reso: this is not used, for bucket_no_upscale makes buckets to measure"
+    assert dataset.notes == (expected,)
+    (plain,) = datasets(with_dataset(written))
+    assert plain.notes == ()
+
+
 def test_a_folder_is_read_once_in_a_dataset(datasets: Callable[..., list[DatasetSettings]]) -> None:
     again = "[[datasets.subsets]]\nimage_dir = './frog/'\nnum_repeats = 3\n"
     unused = "[[datasets.subsets]]\nimage_dir = 'toad'\nnum_repeats = 0\n"

@@ -222,7 +222,7 @@ def test_masks_by_flags(load: Load) -> None:
 
 
 def test_transparency_is_a_mask_too(load: Load, tmp_path: Path) -> None:
-    """Pitfall B17: masked_loss with folder names."""
+    """Masked_loss with folder names."""
     (tmp_path / "data" / "3_frog").mkdir(parents=True)
     flags = ("--masked_loss", "--alpha_mask", "--train_data_dir", "data", "--resolution", 64)
     (dataset,) = load_dataset_settings(load(*flags))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from library.config.datasets import CaptionSettings, DatasetSettings, SubsetSettings
-from library.data import scan
+from library.data import described, scan
 from library.data.cache_fill import fill_cache
 from library.data.metadata_files import assemble_caption
 from library.data.pixels import fixed_pixels
@@ -64,7 +64,7 @@ def images(tmp_path):
     ],
 )
 def test_caption_and_tags(caption, tags, every_line, expected):
-    """Pitfall A19: tags are lost neither with wildcards nor beside an empty caption."""
+    """Tags are lost neither with wildcards nor beside an empty caption."""
     assert assemble_caption(caption, tags, ",", every_line) == expected
 
 
@@ -204,10 +204,22 @@ def test_all_mistakes_of_all_files_come_at_once(images):
 
 
 def test_a_described_dataset_trains_without_latents(images):
-    """Pitfall B2."""
     file = describe(images, {"a": {"caption": "x"}, "b": {"caption": "y"}})
     (batch, *_) = batches_of(prepare_datasets([dataset(file, images)]))
     assert batch.images.shape == (1, 3, 64, 64) and batch.captions[0] in "xy"
+
+
+def test_the_time_to_find_pictures_does_not_grow_with_its_square(images, monkeypatch):
+    """However many keys a file has, each folder is listed once."""
+    listed = []
+    real = described.list_folder
+    monkeypatch.setattr(described, "list_folder", lambda path, where: listed.append(path) or real(path, where))
+    for number in range(20):
+        write_image(images / f"{number}.png", (64, 64), number)
+    file = describe(images, {**{str(number): {} for number in range(20)}, "a": {}, "sub/c": {}})
+    (prepared,) = prepare_datasets([dataset(file, images)], latent_suffix="_sd")
+    assert len(prepared.records) == 22
+    assert sorted(listed) == [images, images / "sub"]
 
 
 # --- latents without their image ---

@@ -96,7 +96,7 @@ def test_a_picture_that_is_gone_leaves_the_index(folder):
 
 
 def test_captions_belong_to_their_pictures_beside_a_validation_split(folder):
-    """Pitfall A5: on the second run every caption was attached to the wrong image, and the rest of the images was lost."""
+    """On the second run every caption was attached to the wrong image, and the rest of the images was lost."""
     for _ in range(3):
         prepared = prepare(subset_of(folder, cache_info=True, validation_split=0.34))
         records = [record for dataset in (*prepared, *validation_datasets(prepared)) for record in dataset.records]

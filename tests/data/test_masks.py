@@ -55,14 +55,13 @@ def mistakes_of(subset: SubsetSettings, on_bad_image: str = "stop") -> list[str]
     ],
 )
 def test_the_mask_gets_the_crop_and_flip_of_its_image(pair, options, dataset):
-    """Pitfall A1."""
     batches = batches_of(prepare(masked(pair, resize_interpolation="area", **options), **dataset))
     for batch in batches:
         torch.testing.assert_close(batch.masks * 2 - 1, batch.images[:, 0], atol=1e-6, rtol=0)
 
 
 def test_a_stripe_lands_where_it_is_in_the_image(tmp_path):
-    """The figures of pitfall A1: a stripe at 60 of a 200x100 image is at 7 of a 64x64 bucket."""
+    """A stripe at 60 of a 200x100 image is at 7 of a 64x64 bucket."""
     pixels = np.zeros((100, 200), np.uint8)
     pixels[:, 58:62] = 255
     for folder in ("images", "masks"):
@@ -155,7 +154,6 @@ def test_a_broken_mask_is_a_bad_image(pair):
 
 
 def test_epoch_and_step_reach_masked_datasets(pair):
-    """Pitfall A11."""
     every_second = prepare(masked(pair, caption={"caption_dropout_every_n_epochs": 2}))
     captions = by_entry(batches_of(every_second, epochs=2), lambda batch: batch.captions)
     assert all((caption == "") == (epoch == 2) for (epoch, _, _), caption in captions.items())
@@ -165,6 +163,6 @@ def test_epoch_and_step_reach_masked_datasets(pair):
 
 
 def test_masked_pictures_cannot_be_cached_with_colours_that_change(pair):
-    """The other half of pitfall A11: the guards see these subsets too."""
+    """The guards see these subsets too."""
     with pytest.raises(UserError, match="subset images: color_aug cannot be cached"):
         check_cacheable(prepare(masked(pair, color_aug=True)))

@@ -235,3 +235,11 @@ def test_a_record_takes_less_than_a_kilobyte(tmp_path):
     tracemalloc.stop()
     assert len(prepared[0].records) == count
     assert held / count < 1024
+
+
+def test_extensions_in_any_letter_case_are_listed(tmp_path):
+    names = ["0.png", "1.PNG", "2.Png", "3.JPG", "4.Jpeg", "5.WebP"]
+    for name in names:
+        save(tmp_path / name)
+    (prepared,) = prepare_datasets([dataset(tmp_path)])
+    assert [Path(record.path).name for record in prepared.records] == names

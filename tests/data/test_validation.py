@@ -63,7 +63,6 @@ def test_the_seed_decides_and_none_is_a_seed_too():
 
 @pytest.mark.parametrize("seed", [None, 3])
 def test_held_out_pictures_are_not_trained_on(tmp_path, seed):
-    """Pitfall A4."""
     folder = write_images(tmp_path / "images", [(64, 64)] * 20)
     prepared = prepare(subset_of(folder, validation_split=0.25, validation_seed=seed, num_repeats=3))
     trained, held = split(prepared)
@@ -75,7 +74,7 @@ def test_held_out_pictures_are_not_trained_on(tmp_path, seed):
 
 
 def test_three_pictures_halved_are_three_pictures(tmp_path):
-    """Pitfall A4: where the two parts were rounded each by itself, one was in both."""
+    """Where the two parts were rounded each by itself, one was in both."""
     trained, held = split(prepare(subset_of(write_images(tmp_path, [(64, 64)] * 3), validation_split=0.5)))
     assert len(trained) + len(held) == 3 and not trained & held
 
@@ -129,7 +128,6 @@ def test_regularisation_stays_complete(tmp_path):
 
 
 def test_described_and_masked_pictures_are_split_too(tmp_path):
-    """Pitfalls A6 and B9."""
     images = write_images(tmp_path / "images", [(64, 64)] * 8)
     masks = write_masks(images, tmp_path / "masks")
     file = describe(tmp_path, {str(number): {"caption": "x"} for number in range(8)})

@@ -96,7 +96,6 @@ def test_shapes_from_a_file_are_asked_for_in_the_plugins_own_signature():
 
 
 def test_a_plugins_own_type_error_is_not_hidden():
-    """Pitfall C24."""
     with pytest.raises(TypeError, match="a mistake inside the plug-in"):
         attached(network_module=PLUGIN, network_args=("kind=faulty",))
 
@@ -226,7 +225,6 @@ def test_checkpointed_layers_run_twice():
 
 
 def test_dropouts_are_off_while_samples_are_drawn():
-    """Pitfall A18."""
     parts = tiny_sd1_parts()
     method = randomise(attached(parts, network_dropout=0.5))
     method.train()

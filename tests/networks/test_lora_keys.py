@@ -57,7 +57,7 @@ def test_several_text_encoders_are_numbered(parts):
 
 
 def test_a_network_from_weights_leaves_later_networks_as_they_are(parts):
-    """Pitfall A12: the list of adapted classes must not grow."""
+    """The list of adapted classes must not grow."""
     before = network_shapes(parts)
     tensors = {"lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight": torch.zeros(3, 8, 3, 3)}
     network, _ = lora.create_network_from_weights(

@@ -204,7 +204,7 @@ def test_unreadable_files_are_the_users_mistake(tmp_path, name):
 
 
 def test_shapes_from_weights_and_everything_else_from_the_arguments(parts, tmp_path, caplog):
-    """Pitfall A25: dropouts and LoRA+ hold with dim_from_weights too."""
+    """Dropouts and LoRA+ hold with dim_from_weights too."""
     file = tmp_path / "lora.safetensors"
     make(parts, dim=3, alpha=6.0, conv_dim="2").save_weights(file, None, {})
     network, weights = lora.create_network_from_weights(

@@ -94,7 +94,7 @@ def test_lists_are_padded_with_one_and_an_empty_item_is_zero():
 
 
 def test_a_list_that_is_too_long_is_cut_with_a_warning(caplog):
-    """Pitfall B10: it also works when only one of up and down is given."""
+    """It also works when only one of up and down is given."""
     assert settings(up_lr_weight=TWENTY_FIVE_ONES.replace("1", "2")).blocks.lr_weights == (*[1.0] * 13, *[2.0] * 12)
     assert "up_lr_weight: 25 values for 12 blocks" in caplog.text
 

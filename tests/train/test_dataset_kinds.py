@@ -117,6 +117,29 @@ def test_cached_or_not_the_masks_are_the_same_and_they_matter(workshop, outcomes
     assert any((tensor - runs[0][name]).abs().max() > 1e-4 for name, tensor in load_file(trained(workshop, "no masks")).items())
 
 
+def test_transparency_weighs_pixels_without_any_other_option(workshop):
+    """The right halves are white and transparent, so that alpha_mask changes weights and no colours; folder or metadata file."""
+    pictures = workshop.folder / "transparent" / "1_toad"
+    pictures.mkdir(parents=True)
+    for number in range(IMAGES):
+        write_picture(pictures / f"{number}.png", number)
+        with Image.open(pictures / f"{number}.png") as opened:
+            picture = opened.convert("RGBA")
+        picture.paste((255, 255, 255, 0), (32, 0, 64, 64))
+        picture.save(pictures / f"{number}.png")
+    entries = {f"{number}.png": {"caption": "toad"} for number in range(IMAGES)}
+    (workshop.folder / "transparent.json").write_text(json.dumps(entries), encoding="utf-8")
+    folder = {"train_data_dir": str(pictures.parent), "cache_latents": False, "max_train_epochs": 1}
+    described = {**folder, "train_data_dir": str(pictures), "in_json": str(workshop.folder / "transparent.json")}
+    runs = {"opaque": folder, "folder": {**folder, "alpha_mask": True}, "described": {**described, "alpha_mask": True}}
+    for name, options in runs.items():
+        outcome = workshop.train(f"transparent {name}", **options)
+        assert outcome.code == 0, outcome.output
+    opaque, masked, also_masked = (load_file(trained(workshop, f"transparent {name}")) for name in runs)
+    assert all(tensor.equal(also_masked[name]) for name, tensor in masked.items())
+    assert any((tensor - opaque[name]).abs().max() > 1e-4 for name, tensor in masked.items())
+
+
 def test_latents_alone_are_enough(workshop):
     """The pictures of the metadata file are removed after they were cached on the disk by the first run."""
     (dataset,) = datasets_of(workshop)[1:2]

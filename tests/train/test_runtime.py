@@ -148,3 +148,14 @@ def test_failing_together_with_another(runtime, monkeypatch):
     others_part = ((), False)
     with runtime.failing_together():
         pass
+
+
+def test_what_processes_found_is_merged(runtime, monkeypatch):
+    assert runtime.merged({"a": 1}) == {"a": 1}
+
+    def all_gather_object(everybodys: list, own: object) -> None:
+        everybodys[:] = [own, {"b": 2}]
+
+    monkeypatch.setattr(Runtime, "world_size", 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
+    assert runtime.merged({"a": 1}) == {"a": 1, "b": 2}

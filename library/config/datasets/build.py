@@ -61,7 +61,9 @@ def _with_bucket_limits(dataset: DatasetSettings, layers: Layers, notes: list[st
         ("min_bucket_reso", dataset.min_bucket_reso, smallest),
         ("max_bucket_reso", dataset.max_bucket_reso, largest),
     ):
-        if used != given:
+        if dataset.bucket_no_upscale and layers.is_given(name):
+            notes.append(f"{layers.where(name)}: this is not used, for bucket_no_upscale makes buckets to measure")
+        elif used != given:
             notes.append(f"{layers.where(name)}: {given} is not a multiple of bucket_reso_steps ({steps}); {used} is used")
     shorter, longer = sorted(dataset.resolution)
     if shorter < steps:
