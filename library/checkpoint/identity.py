@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from library.checkpoint.dataset_facts import DatasetIdentity
 from library.checkpoint.hashes import model_name, short_model_hash
+from library.config.settings import OPTIONS
 from library.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
 
 # A state means nothing under other values of these: its tensors or its place in the data would not fit.
 FIXED_OPTIONS = {
-    "training": ("gradient_accumulation_steps",),
+    "training": ("gradient_accumulation_steps", "full_fp16", "full_bf16", "ema"),
     "network": (
         "network_module", "network_dim", "network_alpha", "network_args", "dim_from_weights",
         "network_train_unet_only", "network_train_text_encoder_only",
     ),
     "embedding": ("token_string", "num_vectors_per_token"),
-    "optimizer": ("optimizer_type", "use_8bit_adam", "use_lion_optimizer", "optimizer_args"),
+    "optimizer": (
+        "optimizer_type", "use_8bit_adam", "use_lion_optimizer", "optimizer_args", "fused_backward_pass",
+        "fused_optimizer_groups",
+    ),
     "scheduler": ("lr_scheduler_type", "lr_scheduler_args"),
 }  # fmt: skip
 
@@ -59,7 +63,8 @@ def check_same_run(folder: Path, stored: RunIdentity, current: RunIdentity) -> l
     where = f"in the state {folder}"
     mistakes = []
     pairs = {"seed": (stored.seed, current.seed), "--num_processes": (stored.processes, current.processes)}
-    pairs |= {name: (_as_json(stored.options.get(name)), _as_json(value)) for name, value in current.options.items()}
+    for name, value in current.options.items():  # states of before there was an option have its default
+        pairs[name] = (_as_json(stored.options.get(name, OPTIONS[name].default)), _as_json(value))
     for name, (before, now) in pairs.items():
         if before != now:
             difference = f"{name} is {json.dumps(now)} here and {json.dumps(before)} {where}"

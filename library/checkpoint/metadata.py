@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SETTINGS: dict[str, tuple[str | tuple[str, str], ...]] = {
     "saving": ("output_name",),
     "optimizer": ("learning_rate", "unet_lr", "max_grad_norm"),
-    "training": ("gradient_checkpointing", "gradient_accumulation_steps", "mixed_precision"),
+    "training": ("gradient_checkpointing", "gradient_accumulation_steps", "mixed_precision", "full_fp16"),
     "scheduler": ("lr_warmup_steps", "lr_scheduler"),
     "network": ("network_module", "network_dim", "network_alpha", "network_dropout", "training_comment", "scale_weight_norms"),
     "model": ("v2", "clip_skip", "max_token_length"),
@@ -37,7 +37,6 @@ SETTINGS: dict[str, tuple[str | tuple[str, str], ...]] = {
 }  # fmt: skip
 # Readers expect these fields; what they tell of is not built, so that they always say that it was off.
 CONSTANT = {
-    "ss_full_fp16": False,
     "ss_lowram": False,
     "ss_fp8_base": False,
     "ss_fp8_base_unet": False,

@@ -20,6 +20,7 @@ MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.bin"
 SCHEDULER_FILE = "scheduler.bin"
 SCALER_FILE = "scaler.pt"
+AVERAGE_FILE = "average.bin"
 NAMED_AT_MOST = 3  # tensors named in a message
 PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
@@ -38,6 +39,7 @@ class TrainingObjects:
     optimizer: torch.optim.Optimizer
     scheduler: Stateful
     scaler: Stateful | None = None  # of float16 gradients
+    average: Stateful | None = None  # of the weights (EMA)
 
 
 def write_state(folder: Path, objects: TrainingObjects, point: SavePoint, identity: RunIdentity) -> None:
@@ -47,6 +49,8 @@ def write_state(folder: Path, objects: TrainingObjects, point: SavePoint, identi
     torch.save(loadable(objects.scheduler.state_dict(), "scheduler"), folder / SCHEDULER_FILE)
     if objects.scaler is not None:
         torch.save(loadable(objects.scaler.state_dict(), "scaler"), folder / SCALER_FILE)
+    if objects.average is not None:
+        torch.save(loadable(objects.average.state_dict(), "average"), folder / AVERAGE_FILE)
     write_train_state(folder, point, identity)
 
 
@@ -58,6 +62,8 @@ def load_state(found: FoundState, objects: TrainingObjects) -> list[str]:
     _load_into(objects.scheduler, found.folder / SCHEDULER_FILE)
     if objects.scaler is not None and (found.folder / SCALER_FILE).is_file():
         _load_into(objects.scaler, found.folder / SCALER_FILE)
+    if objects.average is not None:
+        _load_into(objects.average, found.folder / AVERAGE_FILE)
     return _change_rates(objects, wanted)
 
 
@@ -143,4 +149,4 @@ def _change_rates(objects: TrainingObjects, wanted: list[float | None]) -> list[
             base_rates[index] = new
         name = group.get("name", f"group {index}")
         notes.append(f"the learning rate of {name} was {old} in the state and is {new} from now on")
-    return notes
+    return list(dict.fromkeys(notes))  # several groups may have one name

@@ -63,6 +63,30 @@ def _for_huber_only(option: str) -> Rule:
     return Rule(option, lambda s: s.changed(option) and not _uses_huber(s), "only loss_type huber and smooth_l1 use this")
 
 
+def _fused_in_one_go(option: str) -> Rule:
+    return Rule(
+        option,
+        lambda s: s.changed(option) and s.training.gradient_accumulation_steps > 1,
+        "gradients are gone before others could be added to them; remove gradient_accumulation_steps",
+    )
+
+
+def _fused_unscaled(option: str) -> Rule:
+    return Rule(
+        option,
+        lambda s: s.changed(option) and s.training.mixed_precision == "fp16",
+        'steps during the backward pass know nothing of scaled gradients; write mixed_precision = "bf16"',
+    )
+
+
+def _not_for_words(option: str) -> Rule:
+    return Rule(
+        option,
+        lambda s: s.changed(option) and s.script.method == "embedding",
+        "the vectors of words are trained in float32 in any case",
+    )
+
+
 def _too_late(settings: Settings) -> bool:
     """Whether the run would begin where it ends."""
     begins, training = settings.saving, settings.training
@@ -117,6 +141,22 @@ RULES: tuple[Rule, ...] = (
         lambda s: s.changed("huber_scale") and _uses_huber(s) and s.loss.huber_schedule == "snr",
         'huber_schedule "snr" does not use this; write huber_schedule = "constant" or "exponential", or remove huber_scale',
     ),
+    # precision and memory
+    Rule(
+        "full_fp16",
+        lambda s: s.training.full_fp16 and s.training.mixed_precision != "fp16",
+        'this needs mixed_precision = "fp16"',
+    ),
+    Rule(
+        "full_bf16",
+        lambda s: s.training.full_bf16 and s.training.mixed_precision != "bf16",
+        'this needs mixed_precision = "bf16"',
+    ),
+    _excludes("fused_backward_pass", "fused_optimizer_groups", "both say when to step; remove one of them"),
+    *map(_fused_in_one_go, ("fused_backward_pass", "fused_optimizer_groups")),
+    *map(_fused_unscaled, ("fused_backward_pass", "fused_optimizer_groups")),
+    _needs("ema_decay", "ema"),
+    _needs("ema_samples", "ema"),
     # network
     _excludes("network_train_unet_only", "network_train_text_encoder_only", "nothing would be left to train; remove one of them"),
     _excludes("text_encoder_lr", "network_train_unet_only", "the text encoder is not trained; remove one of them"),
@@ -172,6 +212,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 ODDITIES: tuple[Rule, ...] = (
+    *map(_not_for_words, ("full_fp16", "full_bf16")),
     Rule(
         "skip_until_initial_step",
         lambda s: s.saving.skip_until_initial_step,

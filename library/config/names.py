@@ -12,7 +12,7 @@ FILE_OPTIONS = ("config_file", "output_config")  # flags that say where options 
 # Options of train_network.py in the interface that this project follows.
 _NOT_BUILT_NAMES = """
 async_upload cpu_offload_checkpointing ddp_gradient_as_bucket_view ddp_static_graph ddp_timeout debug_dataset deepspeed
-dynamo_backend fp16_master_weights_and_gradients fp8_base fp8_base_unet full_bf16 full_fp16 fused_backward_pass highvram
+dynamo_backend fp16_master_weights_and_gradients fp8_base fp8_base_unet highvram
 huggingface_path_in_repo huggingface_repo_id huggingface_repo_type huggingface_repo_visibility huggingface_token
 log_config log_tracker_config lowram max_validation_steps mem_eff_attn offload_optimizer_device
 offload_optimizer_nvme_path offload_param_device offload_param_nvme_path resume_from_huggingface
@@ -25,7 +25,7 @@ NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())
 OTHER_SCRIPTS = {
     "train_db.py": "learning_rate_te stop_text_encoder_training use_safetensors",
     "fine_tune.py": "diffusers_xformers train_text_encoder",
-    "sdxl_train.py": "block_lr fused_optimizer_groups learning_rate_te1 learning_rate_te2",
+    "sdxl_train.py": "block_lr learning_rate_te1 learning_rate_te2",
     "sdxl_train_network.py": "cache_text_encoder_outputs cache_text_encoder_outputs_to_disk disable_mmap_load_safetensors",
     "flux_train_network.py": "ae apply_t5_attn_mask blocks_to_swap clip_l controlnet_model_name_or_path discrete_flow_shift "
     "guidance_scale logit_mean logit_std mode_scale model_prediction_type model_type sigmoid_scale split_mode t5xxl "

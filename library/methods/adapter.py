@@ -26,11 +26,19 @@ class AdapterMethod:
 
     network: Any  # an nn.Module after the network modules' contract; set by `attach`
 
-    def __init__(self, options: NetworkOptions, optimizer: OptimizerOptions, gradient_checkpointing: bool, seed: int):
+    def __init__(
+        self,
+        options: NetworkOptions,
+        optimizer: OptimizerOptions,
+        gradient_checkpointing: bool,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+    ):
         self._options = options
         self._optimizer = optimizer
         self._gradient_checkpointing = gradient_checkpointing
         self._seed = seed
+        self._dtype = dtype  # of the trained weights
         self._checkpointed: list[nn.Module] = []
         self._groups: list[dict[str, Any]] = []
         self._epoch: int | None = None
@@ -57,7 +65,7 @@ class AdapterMethod:
             self._checkpointed = enable_checkpointing([self._unet, *encoders])
             self.network.enable_gradient_checkpointing()
         self._groups = self._named_groups(len(parts.text_encoders))
-        self.network.to(next(self._unet.parameters()).device)
+        self.network.to(next(self._unet.parameters()).device, self._dtype)
         self.network.prepare_grad_etc(self._text_encoder, self._unet)
 
     def _merge_base_weights(self, module: ModuleType) -> None:

@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 
 from library.errors import UserError
 from library.optim.arguments import check_arguments, missing_arguments, parse_arguments
-from library.optim.chain import OptimizerChain
+from library.optim.chain import OptimizerChain, members_of, parameters_of, split_groups
+from library.optim.fused import FusedOptimizer
 from library.optim.names import SHORT_NAMES, find_by_path
+from library.optim.rounding import LOST_BITS
 
 if TYPE_CHECKING:
     from library.config.options import OptimizerOptions
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OPTION = "optimizer_args"
+_AT_ONCE = 2**25  # numbers of 16 bits that are stepped in float32 together
+# Packages whose optimizers treat each tensor by itself, unless they find their rate: a part of the weights can be stepped alone.
+_TENSOR_BY_TENSOR = ("bitsandbytes", "lion_pytorch", "schedulefree", "torch", "transformers")
 _RESERVED = {
     "params": "what is trained follows from the method; remove it",
     "lr": "write learning_rate (or unet_lr, text_encoder_lr) instead",
@@ -46,18 +51,30 @@ class OptimizerChoice:
         """AdaFactor with a step size of its own: no learning rate is set."""
         return bool(self.arguments.get("relative_step"))
 
+    @property
+    def can_be_split(self) -> bool:
+        """Whether several optimizers, each with a part of the weights, do what one does with all."""
+        return not self.finds_its_rate and self.cls.__module__.partition(".")[0] in _TENSOR_BY_TENSOR
+
     def build(self, groups: list[dict[str, Any]]) -> Optimizer:
         """An optimizer for groups that each have a rate; libraries that need a rate as argument get the first one."""
         if self.uses_relative_step:
-            groups = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
-            return self.cls(groups, lr=None, **self.arguments)
-        return self.cls(groups, lr=groups[0]["lr"], **self.arguments)
+            without_rate = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
+            optimizer = self.cls(without_rate, lr=None, **self.arguments)
+            for built, group in zip(optimizer.param_groups, groups, strict=True):
+                built["lr"] = group["lr"]  # unused by AdaFactor; shown until the first step
+            return optimizer
+        optimizer = self.cls(groups, lr=groups[0]["lr"], **self.arguments)
+        if is_schedule_free(optimizer):
+            optimizer.train()
+        return optimizer
 
 
 def check_optimizer(options: OptimizerOptions) -> None:
     """Finds the class, checks its arguments, and makes one for a parameter of no importance; needs no model."""
     choice = _choose(options)
     trial_optimizer(options)
+    _check_fused(options, choice)
     rates = _given_rates(options)
     if choice.finds_its_rate and min(rates) <= 0.1:
         logger.warning(
@@ -80,20 +97,44 @@ def trial_optimizer(options: OptimizerOptions) -> Optimizer:
         raise UserError(f"{_OPTION}: {choice.cls.__name__} refuses its arguments: {error}") from error
 
 
-def build_optimizer(options: OptimizerOptions, groups: list[dict[str, Any]]) -> Optimizer:
-    """The optimizer for groups of `params`, `lr` (None: learning_rate) and `name`."""
+def _check_fused(options: OptimizerOptions, choice: OptimizerChoice) -> None:
+    if options.fused_backward_pass and choice.cls.__name__ != "Adafactor":
+        raise UserError(
+            'fused_backward_pass works with optimizer_type = "AdaFactor" only; for others write fused_optimizer_groups = 10 instead'
+        )
+    if options.fused_optimizer_groups and not choice.can_be_split:
+        reason = f"{choice.cls.__name__} looks at all weights together"
+        raise UserError(f"fused_optimizer_groups: {reason}; remove it, or choose another optimizer_type")
+
+
+def build_optimizer(options: OptimizerOptions, groups: list[dict[str, Any]], seed: int = 0) -> Optimizer:
+    """The optimizer for groups of `params`, `lr` (None: learning_rate) and `name`. seed: of the rounding of 16-bit weights."""
     choice = _choose(options)
     groups = [group | {"lr": options.learning_rate if group["lr"] is None else group["lr"]} for group in groups]
+    portions = _portions(options, choice, groups)
+    if portions is None:
+        return choice.build(groups)
+    members = [choice.build(portion) for portion in portions]
+    if options.fused_backward_pass or options.fused_optimizer_groups:
+        return FusedOptimizer(members, options.max_grad_norm, seed)
+    return OptimizerChain(members, seed, skips_rate_0=choice.finds_its_rate)
+
+
+def _portions(
+    options: OptimizerOptions, choice: OptimizerChoice, groups: list[dict[str, Any]]
+) -> list[list[dict[str, Any]]] | None:
+    """The parameter groups of several optimizers, where one for all would not do."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    if options.fused_backward_pass:
+        return split_groups(groups, most=1)
+    if options.fused_optimizer_groups:
+        return split_groups(groups, -(-sum(parameter.numel() for parameter in parameters) // options.fused_optimizer_groups))
     if choice.finds_its_rate:
         rates = dict.fromkeys(group["lr"] for group in groups)
-        return OptimizerChain([choice.build([group for group in groups if group["lr"] == rate]) for rate in rates])
-    optimizer = choice.build(groups)
-    if choice.uses_relative_step:
-        for built, group in zip(optimizer.param_groups, groups, strict=True):
-            built["lr"] = group["lr"]  # unused by AdaFactor; shown until the first step
-    if is_schedule_free(optimizer):
-        optimizer.train()  # type: ignore[attr-defined]
-    return optimizer
+        return [[group for group in groups if group["lr"] == rate] for rate in rates]
+    if any(parameter.dtype in LOST_BITS for parameter in parameters):
+        return split_groups(groups, _AT_ONCE) if choice.can_be_split else [groups]
+    return None
 
 
 def optimizer_description(options: OptimizerOptions) -> str:
@@ -110,7 +151,8 @@ def adapted_learning_rates(optimizer: Optimizer) -> dict[str, float]:
 
 def is_schedule_free(optimizer: Optimizer) -> bool:
     """Optimizers that keep an average of the weights beside the ones they train (arXiv 2405.15682)."""
-    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+    worker = members_of(optimizer)[0]
+    return callable(getattr(worker, "train", None)) and callable(getattr(worker, "eval", None))
 
 
 @contextlib.contextmanager
@@ -124,7 +166,7 @@ def evaluation_weights(optimizer: Optimizer) -> Iterator[None]:
     if not is_schedule_free(real) or not all(group.get("train_mode", True) for group in real.param_groups):
         yield
         return
-    parameters = [parameter for group in real.param_groups for parameter in group["params"]]
+    parameters = parameters_of(real)
     # Switching back computes the weights from the average, with rounding: a run that looked would differ from one that did not.
     copies = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
     real.eval()

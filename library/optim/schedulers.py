@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from library.errors import UserError
 from library.optim.arguments import check_arguments, missing_arguments, parse_arguments
+from library.optim.chain import members_of
 from library.optim.names import find_by_path, likely_names
 from library.optim.optimizers import is_schedule_free, trial_optimizer
 from library.optim.schedules import SCHEDULES, changed_options, check_applicable, schedule_arguments, steps_of
@@ -80,10 +81,11 @@ class RelativeStepScheduler(Scheduler):
         self.optimizer = optimizer
 
     def step(self, loss: float) -> None:
-        for group in self.optimizer.param_groups:
-            state = self.optimizer.state.get(group["params"][0])
-            if state:
-                group["lr"] = float(self.optimizer._get_lr(group, state))
+        for worker in members_of(self.optimizer):
+            for group in worker.param_groups:
+                state = worker.state.get(group["params"][0])
+                if state:
+                    group["lr"] = float(worker._get_lr(group, state))  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -10,11 +10,13 @@ from library.data.records import PreparedDataset
 from library.families.base import Family
 
 if TYPE_CHECKING:
+    import torch
+
     from library.methods.base import Method
 
 
-def make_method(settings: Settings, seed: int) -> Method:
-    """The method of the settings' script."""
+def make_method(settings: Settings, seed: int, trained_dtype: torch.dtype) -> Method:
+    """The method of the settings' script. trained_dtype: of the weights of networks."""
     from library.methods.adapter import AdapterMethod
     from library.methods.embedding import EmbeddingMethod
 
@@ -22,7 +24,7 @@ def make_method(settings: Settings, seed: int) -> Method:
     if settings.script.method == "embedding":
         rate, per_layer = settings.optimizer.learning_rate, settings.script.per_layer
         return EmbeddingMethod(settings.embedding, rate, checkpointing, seed, per_layer)
-    return AdapterMethod(settings.network, settings.optimizer, checkpointing, seed)
+    return AdapterMethod(settings.network, settings.optimizer, checkpointing, seed, trained_dtype)
 
 
 def check_method(settings: Settings, family: Family, prepared: Sequence[PreparedDataset]) -> list[str]:

@@ -106,6 +106,7 @@ def make_plan(settings: Settings) -> Plan:
     if settings.data.cache_latents:
         check_cacheable(prepared)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    _check_processes(settings, world_size)
     order = TrainingOrder(prepared, seed, settings.training.gradient_accumulation_steps, 0, world_size)
     length = _run_length(settings, order.steps_per_epoch, resume, notes)
     identity = _identity(settings, resume, seed, world_size, prepared, notes)
@@ -176,6 +177,13 @@ def _prompts(settings: Settings) -> list[SamplePrompt]:
     for word, words in word_replacements(settings.embedding):
         prompts = [dataclasses.replace(prompt, prompt=prompt.prompt.replace(word, words)) for prompt in prompts]
     return prompts
+
+
+def _check_processes(settings: Settings, world_size: int) -> None:
+    for name in ("fused_backward_pass", "fused_optimizer_groups"):
+        if world_size > 1 and settings.changed(name):
+            reason = "steps during the backward pass do not wait for other processes"
+            raise UserError(f"{settings.where(name)}: {reason}; remove it, or train with --num_processes 1")
 
 
 def _check_output(folder: str) -> None:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from library.checkpoint.saver import Saver
 from library.config.options import SamplingOptions
+from library.optim.average import WeightAverage
 from library.optim.optimizers import adapted_learning_rates, evaluation_weights
 from library.train.console import ProgressBar
 from library.train.events import EventLog
@@ -34,6 +35,7 @@ class Reactions:
     optimizer: Optimizer
     saver: Saver
     sampling: SamplingOptions
+    average: WeightAverage | None  # of the weights, where one is asked for
     draw_samples: Callable[[int, int | None], None]  # (step, epoch where it is an epoch's end)
     steps_per_epoch: int
     last_step: int  # the last one that is done
@@ -47,6 +49,8 @@ class Reactions:
     def __call__(self, report: StepReport) -> None:
         place = report.place
         self.last_step = place.step
+        if self.average is not None:
+            self.average.update()
         self._recent.append(report.loss)
         self._epoch_losses.append(report.loss)
         average = math.fsum(self._recent) / len(self._recent)

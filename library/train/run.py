@@ -16,6 +16,8 @@ from library.diffusion.schedule import scaled_linear_schedule
 from library.diffusion.training_loss import DiffusionTraining
 from library.errors import UserError
 from library.methods.base import Method
+from library.optim.average import WeightAverage
+from library.optim.chain import parameters_of
 from library.optim.optimizers import build_optimizer
 from library.optim.schedulers import build_scheduler
 from library.train.batch_loss import BatchLoss
@@ -46,22 +48,30 @@ class Run:
     def __init__(self, plan: Plan, stop_request: StopRequest):
         settings = plan.settings
         self.plan, self.stop_request = plan, stop_request
-        self.runtime = Runtime(settings.training.mixed_precision, plan.seed, stop_request)
+        training = settings.training
+        self.runtime = Runtime(
+            training.mixed_precision, plan.seed, stop_request, sixteen_bit_weights=training.full_fp16 or training.full_bf16
+        )
         self.record = RunRecord(plan, self.runtime)
 
         self.parts = plan.family.load(settings.model, self.runtime.frozen_dtype, self.runtime.device)
         draw_class_images(plan, self.parts, self.runtime, self.record)
-        self.method: Method = make_method(settings, plan.seed)
+        self.method: Method = make_method(settings, plan.seed, self.runtime.trained_dtype)
         self.method.attach(self.parts, plan.family.name)
-        self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups())
+        self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups(), plan.seed)
         self.scheduler = build_scheduler(settings.scheduler, self.optimizer, plan.length.last_step)
-        objects = TrainingObjects(self.method.modules(), self.optimizer, self.scheduler, self.runtime.accelerator.scaler)
-        self.saver = make_saver(plan, self.runtime, self.record, self.method, objects)
+        self.average = WeightAverage(parameters_of(self.optimizer), training.ema_decay) if training.ema else None
+        objects = TrainingObjects(
+            self.method.modules(), self.optimizer, self.scheduler, self.runtime.accelerator.scaler, self.average
+        )
+        self.saver = make_saver(plan, self.runtime, self.record, self.method, objects, self.average)
         if plan.resume is not None:
             for note in load_state(plan.resume, objects):
                 log.info("%s", note)
 
-        self.samples = SampleDrawer(plan, self.parts, self.method, self.runtime, self.record.report)
+        self.samples = SampleDrawer(
+            plan, self.parts, self.method, self.runtime, self.record.report, self.average if training.ema_samples else None
+        )
         self.trackers = self._make_trackers()
 
     def _make_trackers(self) -> list[TensorBoardTracker]:
@@ -88,7 +98,7 @@ class Run:
         progress = ProgressBar(length.first_step, length.last_step, self.runtime.is_main)
         reactions = Reactions(
             self.record.events, self.trackers, progress, self.optimizer, self.saver, plan.settings.sampling,
-            self.samples.draw, length.steps_per_epoch, last_step=length.first_step - 1,
+            self.average, self.samples.draw, length.steps_per_epoch, last_step=length.first_step - 1,
         )  # fmt: skip
         with self._saving_what_is_there(reactions):
             batches = make_batches(plan, self.parts, self.runtime)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import numpy
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from library.errors import UserError
+from library.optim.fused import FusedOptimizer
 from library.seeding import seed_from
 from library.train.signals import Stopped, StopRequest
 from library.types import BatchPlace
@@ -25,11 +27,13 @@ FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloa
 class Runtime:
     """One process of a run. `rank` and `world_size` count the processes that `accelerate launch` started."""
 
-    def __init__(self, mixed_precision: str, seed: int, stop_request: StopRequest):
+    def __init__(self, mixed_precision: str, seed: int, stop_request: StopRequest, sixteen_bit_weights: bool = False):
         # Without a GPU accelerate sees several processes only when told that the CPU is meant.
         has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
         self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not has_gpu)
         self.frozen_dtype = FROZEN_DTYPES[mixed_precision]  # of weights that are not trained
+        self.trained_dtype = self.frozen_dtype if sixteen_bit_weights else torch.float32
+        self._fused: FusedOptimizer | None = None
         self.seed = seed
         self.stop_request = stop_request
 
@@ -59,7 +63,13 @@ class Runtime:
 
     def prepare_optimizer(self, optimizer: Optimizer) -> Optimizer:
         """Let the loss scaler skip steps; without one the optimizer is used as it is."""
-        return self.accelerator.prepare_optimizer(optimizer) if self.scales_gradients else optimizer
+        self._fused = optimizer if isinstance(optimizer, FusedOptimizer) else None
+        scaler = self.accelerator.scaler
+        if scaler is None:
+            return optimizer
+        if self.trained_dtype == torch.float16:  # the scaler refuses such gradients unless told
+            scaler._unscale_grads_ = _allowing_float16(scaler._unscale_grads_)
+        return self.accelerator.prepare_optimizer(optimizer)
 
     def seed_global_generators(self, place: BatchPlace) -> None:
         """Make dropout, and whatever a network module draws by itself, a function of the place in the run."""
@@ -86,8 +96,10 @@ class Runtime:
         """Mean of the gradients over the processes, in a few large messages. Alike on every process to the bit."""
         if self.world_size == 1:
             return
-        for parameter in parameters:  # every process must send the same list, also for what its batch did not touch
-            if parameter.grad is None:
+        touched = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=self.device)
+        torch.distributed.all_reduce(touched)
+        for parameter, count in zip(parameters, touched.tolist(), strict=True):
+            if parameter.grad is None and count:  # every process must send the same list; what nobody touched has no gradient
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for bucket in _buckets(gradients):
@@ -98,7 +110,12 @@ class Runtime:
                 gradient.copy_(values.view_as(gradient))
 
     def clip_gradients(self, parameters: list[nn.Parameter], max_norm: float) -> float:
-        """Scale the gradients so that their joint norm is at most max_norm (0: leave them); returns the norm before."""
+        """Scale the gradients so that their joint norm is at most max_norm (0: leave them); returns the norm before.
+
+        An optimizer that steps in the backward pass has clipped by then.
+        """
+        if self._fused is not None:
+            return self._fused.take_norm()
         return float(self.accelerator.clip_grad_norm_(parameters, max_norm or math.inf))
 
     @contextmanager
@@ -143,6 +160,11 @@ class Runtime:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 torch.distributed.destroy_process_group()
+
+
+def _allowing_float16(unscale: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of torch's scaler that is told, as its last argument, whether gradients may be float16."""
+    return lambda optimizer, inverse_scale, found_inf, _: unscale(optimizer, inverse_scale, found_inf, True)
 
 
 def _buckets(gradients: Iterable[Tensor], most: int = 2**24) -> Iterable[list[Tensor]]:

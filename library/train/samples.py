@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from library.checkpoint.files import atomic_write
 from library.checkpoint.saver import Report
 from library.config.text_settings import text_settings
 from library.methods.base import Method
+from library.optim.average import WeightAverage
 from library.sampling.preview import PreviewOptions, draw_samples, save_samples
 from library.sampling.prompts import SamplePrompt
 from library.sampling.sheet import contact_sheet
@@ -26,9 +28,12 @@ def preview_options(plan: Plan) -> PreviewOptions:
 class SampleDrawer:
     """Draws the plan's prompts. A failure is reported and ends nothing."""
 
-    def __init__(self, plan: Plan, parts: Parts, method: Method, runtime: Runtime, report: Report):
+    def __init__(
+        self, plan: Plan, parts: Parts, method: Method, runtime: Runtime, report: Report, average: WeightAverage | None = None
+    ):
         self.folder = plan.output_dir / "sample"
         self._plan, self._parts, self._method, self._runtime, self._report = plan, parts, method, runtime, report
+        self._average = average  # of the weights, to draw with
         self._columns: list[tuple[str, list[Path | None]]] = []
 
     def draw_first(self) -> None:
@@ -45,7 +50,7 @@ class SampleDrawer:
         started = time.monotonic()
         self._method.eval()
         try:
-            with self._runtime.autocast():
+            with self._runtime.autocast(), self._average.in_place() if self._average else nullcontext():
                 asked = takewhile(lambda _: not stop_request.wanted, prompts)
                 pictures = draw_samples(self._plan.family, self._parts, asked, options, self._failed)
             pictures += [None] * (len(prompts) - len(pictures))

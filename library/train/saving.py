@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from library.checkpoint.naming import Kind, SavePoint
 from library.checkpoint.saver import Saver, Sources
 from library.checkpoint.state import TrainingObjects, write_state
 from library.methods.base import Method
+from library.optim.average import WeightAverage
 from library.optim.optimizers import evaluation_weights, optimizer_description
 from library.train.plan import Plan, check_space
 from library.train.record import RunRecord
@@ -24,12 +26,14 @@ BYTES_OF_WEIGHT = 4
 BYTES_OF_STATE = 12  # of a trained weight with two moments
 
 
-def make_saver(plan: Plan, runtime: Runtime, record: RunRecord, method: Method, objects: TrainingObjects) -> Saver:
+def make_saver(
+    plan: Plan, runtime: Runtime, record: RunRecord, method: Method, objects: TrainingObjects, average: WeightAverage | None
+) -> Saver:
     """Checks the room on the disk, too."""
     identity, facts = plan.identity, training_facts(plan, record)
 
     def write_weights(path: Path, dtype: torch.dtype | None, metadata: dict[str, str]) -> None:
-        with evaluation_weights(objects.optimizer):
+        with evaluation_weights(objects.optimizer), average.in_place() if average else nullcontext():
             method.write(path, dtype, metadata)
 
     def write_folder(folder: Path, point: SavePoint) -> None:
@@ -39,7 +43,8 @@ def make_saver(plan: Plan, runtime: Runtime, record: RunRecord, method: Method, 
         return file_metadata(facts, point, time.time())
 
     trained = sum(parameter.numel() for group in objects.optimizer.param_groups for parameter in group["params"])
-    expected: dict[Kind, int] = {"weights": BYTES_OF_WEIGHT * trained, "state": BYTES_OF_STATE * trained}
+    state_bytes = BYTES_OF_STATE + (BYTES_OF_WEIGHT if average else 0)
+    expected: dict[Kind, int] = {"weights": BYTES_OF_WEIGHT * trained, "state": state_bytes * trained}
     check_space(plan, expected)
     ledger = Ledger(record.folder, plan.output_dir, identity.lineage, inherited_entries(plan.runs_folder, identity.lineage))
     sources = Sources(write_weights, write_folder, metadata, method.has_nan)

@@ -26,6 +26,15 @@ BROKEN = [
     ("--huber_c 0.2", "--huber_c: only loss_type huber and smooth_l1"),
     ("--huber_scale 2", "--huber_scale: only loss_type huber and smooth_l1"),
     ("--loss_type huber --huber_scale 2", '--huber_scale: huber_schedule "snr" does not use this'),
+    ("--full_bf16 --mixed_precision fp16", '--full_bf16: this needs mixed_precision = "bf16"'),
+    ("--full_fp16", '--full_fp16: this needs mixed_precision = "fp16"'),
+    ("--fused_backward_pass --fused_optimizer_groups 4", "both say when to step"),
+    ("--fused_backward_pass --gradient_accumulation_steps 2", "--fused_backward_pass: gradients are gone before others"),
+    ("--fused_optimizer_groups 2 --mixed_precision fp16", "--fused_optimizer_groups: steps during the backward pass know nothing"),
+    ("--fused_optimizer_groups 2 --gradient_accumulation_steps 2", "--fused_optimizer_groups: gradients are gone"),
+    ("--fused_backward_pass --mixed_precision fp16", "--fused_backward_pass: steps during the backward pass know nothing"),
+    ("--ema_decay 0.9", "without ema"),
+    ("--ema_samples", "without ema"),
     ("--network_train_unet_only --network_train_text_encoder_only", "nothing would be left to train"),
     ("--network_train_unet_only --text_encoder_lr 1e-5", "the text encoder is not trained"),
     ("--network_train_text_encoder_only --unet_lr 1e-5", "the U-Net is not trained"),
@@ -89,6 +98,7 @@ FINE = [
     "--min_timestep 400 --max_timestep 400",
     "--base_weights a b --base_weights_multiplier 0.5",
     "--network_weights f --dim_from_weights",
+    "--full_bf16 --mixed_precision bf16 --fused_backward_pass --ema --ema_decay 0.9 --ema_samples",
     "--output_name frog.v1-2",
 ]
 
@@ -141,8 +151,16 @@ def test_broken_rules_about_words(load: Load, mistakes: Mistakes, flags: str, ex
     assert expected in message
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_words_are_trained_in_32_bits(load: Load, precision: str) -> None:
+    flags = f"--pretrained_model_name_or_path m --output_dir out --token_string t --mixed_precision {precision} --full_{precision}"
+    (note,) = check_settings(load(*flags.split(), script="train_textual_inversion.py"))
+    assert note.startswith(f"--full_{precision}: the vectors of words are trained in float32")
+
+
 def test_every_rule_is_broken_by_a_case(load: Load) -> None:
     cases = [load(*flags.split()) for flags, _ in BROKEN + ODD] + [load("--base_weights_multiplier", "1")]
-    cases += [load(*words_of(flags), script="train_textual_inversion.py") for flags, _ in BROKEN_WORDS]
+    words = [*(flags for flags, _ in BROKEN_WORDS), "--full_fp16", "--full_bf16"]
+    cases += [load(*words_of(flags), script="train_textual_inversion.py") for flags in words]
     unbroken = [f"{rule.option}: {rule.message}" for rule in RULES + ODDITIES if not any(map(rule.is_broken, cases))]
     assert unbroken == []

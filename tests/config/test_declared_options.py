@@ -17,14 +17,37 @@ from library.config.scripts import EMBEDDING, FULL, NETWORK, SCRIPTS, TRAIN_NETW
 from library.config.settings import OPTIONS, Settings, options_for
 
 FACTS = json.loads(Path(__file__).with_name("script_flags.json").read_text(encoding="utf-8"))
-NEW = {"class_prompt", "dry_run", "num_class_images", "on_bad_image"}
+NEW = {
+    "class_prompt",
+    "dry_run",
+    "ema",
+    "ema_decay",
+    "ema_samples",
+    "num_class_images",
+    "on_bad_image",
+}
 ALL = (*FULL, *NETWORK, *EMBEDDING)
 # Options that more scripts take here than there: they are about the data, the text or the run, and mean the same in each.
 WIDER = {
-    "caption_dropout_every_n_epochs", "caption_dropout_rate", "caption_tag_dropout_rate", "conditioning_data_dir",
-    "dataset_repeats", "in_json", "initial_epoch", "initial_step", "masked_loss", "no_half_vae", "no_token_padding", "prior_loss_weight",
-    "reg_data_dir", "skip_until_initial_step", "validation_seed", "validation_split", "weighted_captions",
-}  # fmt: skip
+    "caption_dropout_every_n_epochs",
+    "caption_dropout_rate",
+    "caption_tag_dropout_rate",
+    "conditioning_data_dir",
+    "dataset_repeats",
+    "fused_optimizer_groups",
+    "in_json",
+    "initial_epoch",
+    "initial_step",
+    "masked_loss",
+    "no_half_vae",
+    "no_token_padding",
+    "prior_loss_weight",
+    "reg_data_dir",
+    "skip_until_initial_step",
+    "validation_seed",
+    "validation_split",
+    "weighted_captions",
+}
 
 
 def facts_of(script: str) -> dict[str, dict[str, Any]]:

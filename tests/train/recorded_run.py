@@ -20,7 +20,7 @@ from library.methods.base import Method
 from library.train.loop import train
 from library.train.runtime import Runtime
 from library.types import Batch
-from train_network import SCRIPT, main
+from train_network import TRAIN_NETWORK, main
 
 
 def record_to(folder: Path, terminate_at: int | None) -> None:
@@ -61,4 +61,4 @@ if __name__ == "__main__":
     options, arguments = parser.parse_known_args()
     options.record.mkdir(parents=True, exist_ok=True)
     record_to(options.record, options.terminate_at)
-    main(SCRIPT, arguments)
+    main(TRAIN_NETWORK, arguments)

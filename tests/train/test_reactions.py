@@ -55,6 +55,7 @@ def reactions(recorder: Recorder, optimizer=None, **sampling) -> Reactions:
         optimizer=optimizer or SimpleNamespace(param_groups=[{"name": "unet", "lr": 1e-3}]),
         saver=recorder,
         sampling=SamplingOptions(**sampling),
+        average=None,
         draw_samples=recorder.draw,
         steps_per_epoch=STEPS_PER_EPOCH,
         last_step=0,

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from library.config.options import OptimizerOptions
 from library.errors import UserError
+from library.optim.optimizers import build_optimizer
 from library.train import runtime as runtime_module
 from library.train.runtime import Runtime
 from library.train.signals import Stopped, StopRequest
@@ -24,20 +26,21 @@ def runtime() -> Runtime:
 
 
 class Others:
-    """A second process that sends the same gradients times `factor`, and facts of its own."""
+    """A second process that sends the same gradients times `factor`; its batch touched what `touched` says."""
 
-    def __init__(self, factor: float):
+    def __init__(self, factor: float, touched: list[float]):
         self.factor = factor
+        self.touched = torch.tensor(touched)
         self.messages: list[torch.Tensor] = []
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
         self.messages.append(tensor.clone())
-        tensor += self.factor * tensor
+        tensor += self.factor * tensor if len(self.messages) > 1 else self.touched
 
 
 @pytest.fixture
 def two(runtime, monkeypatch) -> Others:
-    others = Others(3.0)
+    others = Others(3.0, [1.0, 0.0, 1.0, 0.0])
     monkeypatch.setattr(Runtime, "world_size", 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", others.all_reduce)
     return others
@@ -74,13 +77,15 @@ def test_one_process_sends_nothing(runtime):
 
 
 def test_gradients_are_the_mean_over_the_processes(runtime, two):
-    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in ((2,), (1, 3), ())]
+    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in ((2,), (1, 3), (), (5,))]
     for index, parameter in enumerate(parameters[:2], start=1):
         parameter.grad = torch.full_like(parameter, float(index))
     runtime.average_gradients(parameters)
-    assert [parameter.grad.unique().tolist() for parameter in parameters] == [[2.0], [4.0], [0.0]]  # (1 + 3) / 2 of its own
-    assert [parameter.grad.shape for parameter in parameters] == [parameter.shape for parameter in parameters]
-    assert [message.numel() for message in two.messages] == [6]
+    *shared, untouched = parameters  # the third was touched by the other process only
+    assert [parameter.grad.unique().tolist() for parameter in shared] == [[2.0], [4.0], [0.0]]  # (1 + 3) / 2 of its own
+    assert [parameter.grad.shape for parameter in shared] == [parameter.shape for parameter in shared]
+    assert untouched.grad is None  # an optimizer would move it by its momentum and decay
+    assert [message.numel() for message in two.messages] == [4, 6]
 
 
 def test_messages_are_of_one_type_and_bounded():
@@ -159,3 +164,13 @@ def test_what_processes_found_is_merged(runtime, monkeypatch):
     monkeypatch.setattr(Runtime, "world_size", 2)
     monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
     assert runtime.merged({"a": 1}) == {"a": 1, "b": 2}
+
+
+def test_an_optimizer_that_steps_in_the_backward_pass_tells_the_norm(runtime):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    options = OptimizerOptions(optimizer_type="SGD", learning_rate=1.0, fused_optimizer_groups=1)
+    runtime.prepare_optimizer(build_optimizer(options, [{"params": [weight], "lr": None, "name": "unet"}]))
+    runtime.backward((weight * torch.tensor([3.0, 4.0])).sum())
+    assert weight.grad is None
+    assert weight.norm().item() == pytest.approx(1.0)  # max_grad_norm
+    assert runtime.clip_gradients([weight], 1.0) == pytest.approx(5.0)

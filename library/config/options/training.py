@@ -32,6 +32,12 @@ class OptimizerOptions:
         scripts=NETWORK,
     )
     max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm; 0 leaves them as they are.", least=0)
+    fused_backward_pass: bool = option(
+        False, "Step each tensor as soon as its gradient is there, which saves memory (AdaFactor). Clips tensor by tensor."
+    )
+    fused_optimizer_groups: int | None = option(
+        None, "The same for any optimizer, in about this many groups of tensors; 4 to 10 is usual.", least=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,5 +79,12 @@ class TrainingOptions:
     mixed_precision: str = option(
         "no", "Precision of the computation; trained weights stay in float32.", choices=("no", "fp16", "bf16")
     )
+    full_fp16: bool = option(False, 'Keep trained weights and gradients in float16 too; with mixed_precision = "fp16".')
+    full_bf16: bool = option(False, 'Keep trained weights and gradients in bfloat16 too; with mixed_precision = "bf16".')
+    ema: bool = option(False, "Average the trained weights over the steps (EMA), and save the average.")
+    ema_decay: float = option(
+        0.9999, "Weight of the average so far at each step; the first steps have less.", least=0, most=1
+    )
+    ema_samples: bool = option(False, "Draw sample pictures with the average too, not with the weights as they are.")
     sdpa: bool = option(False, "Use PyTorch's scaled dot product attention.")
     dry_run: bool = option(False, "Check everything, print the plan of the run and stop; no model is loaded.")
