@@ -22,9 +22,10 @@ class Draws:
     All tensors are made on the CPU in float32, so that every machine sees the same ones; callers move them.
     """
 
-    def __init__(self, seed: int, place: BatchPlace):
+    def __init__(self, seed: int, place: BatchPlace, count: int):
+        """count: of the samples in the batch; a class of the user's may put several into one entry."""
         self._key = (seed, place.step, place.micro_step)
-        self._positions = range(place.first_position, place.first_position + len(place.samples))
+        self._positions = range(place.first_position, place.first_position + count)
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers [B, *shape], one independent stream per sample."""

@@ -28,7 +28,7 @@ class BatchLoss:
     trains_text_encoder: bool
 
     def __call__(self, batch: Batch) -> Tensor:
-        draws = Draws(self.seed, batch.place)
+        draws = Draws(self.seed, batch.place, len(batch.captions))
         latents = sample_latents(self._posterior(batch), draws, self.family.latent_scale)
         corrupted = self.diffusion.corrupt(latents, draws)
         with self.runtime.autocast():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from library.diffusion.draws import Draws
-from library.types import BatchPlace, SampleRef
+from library.types import BatchPlace
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "sd_loss.py"
 
@@ -18,9 +18,8 @@ def draws():
     """Builds Draws for `count` samples, of which the first has the given position in the global batch."""
 
     def build(count=4, first_position=0, seed=7, step=1, micro_step=0):
-        samples = tuple(SampleRef(0, entry) for entry in range(count))
-        place = BatchPlace(1, step, micro_step, samples, first_position, ends_step=True, ends_epoch=False, share=1.0)
-        return Draws(seed, place)
+        place = BatchPlace(1, step, micro_step, (), first_position, ends_step=True, ends_epoch=False, share=1.0)
+        return Draws(seed, place, count)
 
     return build
 
