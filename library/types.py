@@ -54,6 +54,7 @@ class Batch:
     crop_top_lefts: Tensor  # [B, 2] int64
     target_sizes_hw: Tensor  # [B, 2] int64
     flipped: list[bool]
+    subsets: list[int] = field(default_factory=list)  # of each sample, within its dataset; empty: a class of the user's made it
     network_multiplier: float = 1.0  # strength of the trained network for the dataset that the batch is of
     custom_attributes: list[dict[str, Any]] = field(default_factory=list)
 

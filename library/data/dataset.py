@@ -100,6 +100,7 @@ class TrainingDataset(Dataset[Batch]):
             crop_top_lefts=torch.tensor(crops),
             target_sizes_hw=torch.tensor([record.bucket[::-1] for record in records]),
             flipped=[sample.flipped for sample in samples],
+            subsets=[record.subset for record in records],
             network_multiplier=self._prepared[samples[0].ref.dataset].settings.network_multiplier,
             custom_attributes=[sample.subset.custom_attributes for sample in samples],
         )

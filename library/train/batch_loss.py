@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 @dataclass
 class BatchLoss:
-    """Callable: a Batch in, the weighted loss of each of its samples [B] out."""
+    """Callable: a Batch in, the weighted loss of each of its samples [B] out. `observe` sees the batch, timesteps and losses [B]."""
 
     family: Family
     parts: Parts
@@ -26,6 +27,7 @@ class BatchLoss:
     text: TextSettings
     seed: int
     trains_text_encoder: bool
+    observe: Callable[[Batch, Tensor, Tensor], None]
 
     def __call__(self, batch: Batch) -> Tensor:
         draws = Draws(self.seed, batch.place, len(batch.captions))
@@ -37,7 +39,9 @@ class BatchLoss:
                 self.parts, corrupted.noisy_latents.to(self.runtime.frozen_dtype), corrupted.timesteps, conditioning, batch
             )
         masks = None if batch.masks is None else batch.masks.to(latents.device)
-        return self.diffusion.loss(prediction, corrupted, batch.loss_weights.to(latents.device), masks)[1]
+        losses = self.diffusion.loss(prediction, corrupted, batch.loss_weights.to(latents.device), masks)[1]
+        self.observe(batch, corrupted.timesteps, losses)
+        return losses
 
     def _posterior(self, batch: Batch) -> Posterior:
         if batch.posterior is not None:

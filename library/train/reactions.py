@@ -17,6 +17,7 @@ from library.optim.optimizers import adapted_learning_rates, evaluation_weights
 from library.train.console import ProgressBar
 from library.train.events import EventLog
 from library.train.loop import StepReport
+from library.train.loss_splits import LossSplits
 
 
 class Tracker(Protocol):
@@ -37,6 +38,7 @@ class Reactions:
     sampling: SamplingOptions
     average: WeightAverage | None  # of the weights, where one is asked for
     draw_samples: Callable[[int, int | None], None]  # (step, epoch where it is an epoch's end)
+    splits: LossSplits
     steps_per_epoch: int
     last_step: int  # the last one that is done
     last_save_succeeded: bool = True
@@ -64,12 +66,13 @@ class Reactions:
                 self.draw_samples(place.step, place.epoch if place.ends_epoch else None)
 
     def _log(self, report: StepReport, average: float) -> None:
-        place, rates = report.place, report.learning_rates
+        place, rates, splits = report.place, report.learning_rates, self.splits.end_step()
         self.events.write(
             "step", step=place.step, epoch=place.epoch, loss=report.loss, average_loss=average, lr=rates,
-            grad_norm=report.grad_norm, **({"extras": report.extras} if report.extras else {}),
+            grad_norm=report.grad_norm, **_where_any(extras=report.extras, losses=splits),
         )  # fmt: skip
         values = {"loss/current": report.loss, "loss/average": average, "norm/grad_norm": report.grad_norm, **report.extras}
+        values |= {f"loss/{name}": loss for name, loss in splits.items()}
         values |= {f"lr/{name}": rate for name, rate in rates.items()}
         values |= {f"lr/d*lr/{name}": rate for name, rate in adapted_learning_rates(self.optimizer).items()}
         for tracker in self.trackers:
@@ -79,9 +82,15 @@ class Reactions:
     def _end_epoch(self, epoch: int, step: int) -> None:
         average = math.fsum(self._epoch_losses) / len(self._epoch_losses)
         self._epoch_losses.clear()
-        self.events.write("epoch", epoch=epoch, step=step, average_loss=average)
+        splits = self.splits.end_epoch()
+        self.events.write("epoch", epoch=epoch, step=step, average_loss=average, **_where_any(losses=splits))
+        values = {"loss/epoch_average": average} | {f"loss/epoch_average/{name}": loss for name, loss in splits.items()}
         for tracker in self.trackers:
-            tracker.log({"loss/epoch_average": average}, step=epoch)
+            tracker.log(values, step=epoch)
+
+
+def _where_any(**facts: dict[str, float]) -> dict[str, dict[str, float]]:
+    return {name: values for name, values in facts.items() if values}
 
 
 def samples_due(options: SamplingOptions, step: int, ended_epoch: int | None) -> bool:

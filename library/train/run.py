@@ -25,6 +25,7 @@ from library.train.batches import make_batches
 from library.train.class_images import draw_class_images
 from library.train.console import ProgressBar
 from library.train.loop import NotFinite, train
+from library.train.loss_splits import LossSplits, named_folders
 from library.train.method import make_method
 from library.train.plan import Plan
 from library.train.reactions import Reactions
@@ -72,6 +73,7 @@ class Run:
         self.samples = SampleDrawer(
             plan, self.parts, self.method, self.runtime, self.record.report, self.average if training.ema_samples else None
         )
+        self.splits = LossSplits(named_folders(plan.prepared), self.runtime.sum_everywhere)
         self.trackers = self._make_trackers()
 
     def _make_trackers(self) -> list[TensorBoardTracker]:
@@ -98,7 +100,7 @@ class Run:
         progress = ProgressBar(length.first_step, length.last_step, self.runtime.is_main)
         reactions = Reactions(
             self.record.events, self.trackers, progress, self.optimizer, self.saver, plan.settings.sampling,
-            self.average, self.samples.draw, length.steps_per_epoch, last_step=length.first_step - 1,
+            self.average, self.samples.draw, self.splits, length.steps_per_epoch, last_step=length.first_step - 1,
         )  # fmt: skip
         with self._saving_what_is_there(reactions):
             batches = make_batches(plan, self.parts, self.runtime)
@@ -116,8 +118,9 @@ class Run:
         schedule = scaled_linear_schedule(settings.noise.zero_terminal_snr)
         diffusion = DiffusionTraining(schedule, family.objective, settings.noise, settings.loss)
         return BatchLoss(
-            family, self.parts, diffusion, self.runtime, text_settings(settings.model), self.plan.seed, self.method.trains_text_encoder
-        )
+            family, self.parts, diffusion, self.runtime, text_settings(settings.model), self.plan.seed,
+            self.method.trains_text_encoder, self.splits.observe,
+        )  # fmt: skip
 
     @contextmanager
     def _saving_what_is_there(self, reactions: Reactions) -> Iterator[None]:

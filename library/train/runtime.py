@@ -92,6 +92,14 @@ class Runtime:
         loss_sum, sample_count, stop_votes = facts.tolist()
         return loss_sum / sample_count, stop_votes > 0
 
+    def sum_everywhere(self, values: Tensor) -> Tensor:
+        """The sums of float64 values over all processes, alike in each of them to the bit."""
+        if self.world_size == 1:
+            return values
+        values = values.to(self.device)
+        torch.distributed.all_reduce(values)
+        return values.cpu()
+
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Mean of the gradients over the processes, in a few large messages. Alike on every process to the bit."""
         if self.world_size == 1:

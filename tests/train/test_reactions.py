@@ -10,8 +10,9 @@ import torch
 
 from library.config.options import SamplingOptions
 from library.train.loop import StepReport
+from library.train.loss_splits import LossSplits
 from library.train.reactions import Reactions, samples_due
-from library.types import BatchPlace
+from library.types import BatchPlace, SampleRef
 
 PLACE = BatchPlace(epoch=1, step=1, micro_step=0, samples=(), first_position=0, ends_step=True, ends_epoch=False, share=1.0)
 STEPS_PER_EPOCH = 2
@@ -57,6 +58,7 @@ def reactions(recorder: Recorder, optimizer=None, **sampling) -> Reactions:
         sampling=SamplingOptions(**sampling),
         average=None,
         draw_samples=recorder.draw,
+        splits=LossSplits([], lambda sums: sums),
         steps_per_epoch=STEPS_PER_EPOCH,
         last_step=0,
     )
@@ -125,6 +127,24 @@ def test_the_event_of_a_step():
         "grad_norm": 0.5,
         "extras": {"norm/x": 1.0},
     }
+
+
+def test_losses_by_band_of_timesteps():
+    recorder = Recorder()
+    react = reactions(recorder)
+    place = replace(PLACE, samples=(SampleRef(0, 0), SampleRef(0, 1)))
+    for step, timesteps, losses in ((1, (10, 999), (1.0, 4.0)), (2, (249, 250), (2.0, 8.0))):
+        react.splits.observe(SimpleNamespace(place=place), torch.tensor(timesteps), torch.tensor(losses))
+        react(report(step))
+    assert [facts["losses"] for _, facts in recorder.events] == [
+        {"timesteps/0-249": 1.0, "timesteps/750-999": 4.0},
+        {"timesteps/0-249": 2.0, "timesteps/250-499": 8.0},
+        {"timesteps/0-249": 1.5, "timesteps/250-499": 8.0, "timesteps/750-999": 4.0},
+    ]
+    first, second, epoch = (values for values, _ in recorder.tracked)
+    assert (first["loss/timesteps/0-249"], second["loss/timesteps/0-249"]) == (1.0, 2.0)
+    assert "loss/timesteps/250-499" not in first
+    assert epoch["loss/epoch_average/timesteps/0-249"] == 1.5
 
 
 def test_saves_come_before_samples():

@@ -61,6 +61,17 @@ def test_each_process_knows_of_both(workshop, unbroken):
     assert [workshop.events(unbroken, rank)[0]["processes"] for rank in (0, 1)] == [2, 2]
 
 
+def test_the_processes_agree_on_losses(workshop, unbroken):
+    """The copy that one of them has in the last step of an epoch is not among them."""
+    one, other = ([event for event in workshop.events(unbroken, rank) if event["event"] == "step"] for rank in (0, 1))
+    assert [(event["loss"], event["losses"]) for event in one] == [(event["loss"], event["losses"]) for event in other]
+    for event in one:
+        samples = 2 if event["step"] % 3 else 1
+        assert min(event["losses"].values()) <= event["loss"] + 1e-6
+        assert max(event["losses"].values()) >= event["loss"] - 1e-6
+        assert len(event["losses"]) <= samples
+
+
 def test_an_epoch_shows_each_picture_once(workshop, unbroken):
     batches = seen(workshop, unbroken, 0) + seen(workshop, unbroken, 1)
     for epoch in (1, 2):
