@@ -28,8 +28,9 @@ SETTINGS: dict[str, tuple[str | tuple[str, str], ...]] = {
     ),
     "data": (
         "caption_dropout_rate", "caption_dropout_every_n_epochs", "caption_tag_dropout_rate", "prior_loss_weight",
-        "resize_interpolation",
+        "resize_interpolation", "validation_seed", "validation_split",
     ),
+    "validation": ("max_validation_steps", "validate_every_n_epochs", "validate_every_n_steps"),
     "loss": (
         "min_snr_gamma", ("debiased_estimation", "debiased_estimation_loss"),
         "loss_type", "huber_schedule", "huber_scale", "huber_c",
@@ -41,12 +42,6 @@ CONSTANT = {
     "ss_fp8_base": False,
     "ss_fp8_base_unet": False,
     "ss_sd_scripts_commit_hash": "(unknown)",
-    "ss_num_validation_images": 0,
-    "ss_validation_seed": None,
-    "ss_validation_split": 0.0,
-    "ss_max_validation_steps": None,
-    "ss_validate_every_n_epochs": None,
-    "ss_validate_every_n_steps": None,
 }
 # What other programs need in order to load the file: all that `no_metadata` leaves.
 MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")
@@ -70,14 +65,19 @@ class TrainingFacts:
     artefact: str  # what is saved: "lora", ...
     prediction_type: str  # "epsilon" or "v"
     default_resolution: tuple[int, int]  # (width, height) of the base model
+    held_out_images: int = 0
     model_hashes: ModelHashes | None = None  # of `model_hashes`
     vae_hashes: ModelHashes | None = None
     implementation: str = "diffusers"
 
 
-def file_metadata(facts: TrainingFacts, point: SavePoint, saved_at: float) -> dict[str, str]:
-    """All metadata of a file that is saved at this point, at this time (seconds since 1970)."""
+def file_metadata(
+    facts: TrainingFacts, point: SavePoint, saved_at: float, validation_loss: float | None = None
+) -> dict[str, str]:
+    """All metadata of a file that is saved at this point, at this time (seconds since 1970). `validation_loss`: of the best weights."""
     fields = training_metadata(facts, point, saved_at) if facts.artefact == "lora" else {}
+    if validation_loss is not None:
+        fields |= {"ss_steps": str(point.step), "ss_validation_loss": str(validation_loss)}
     if facts.settings.network.no_metadata:
         fields = minimal(fields)
     return {**fields, **modelspec(facts, saved_at)}
@@ -92,7 +92,7 @@ def training_metadata(facts: TrainingFacts, point: SavePoint, saved_at: float) -
         **_named_models(facts),
         "ss_training_finished_at": saved_at,
         "ss_steps": point.step,
-        "ss_epoch": point.finished_epochs,
+        "ss_epoch": facts.length.finished_epochs(point),
     }
     if facts.settings.data.dataset_config is not None:
         fields |= dataset_file_metadata(facts.datasets)
@@ -113,6 +113,7 @@ def _counted(facts: TrainingFacts) -> dict[str, Any]:
         "ss_seed": facts.seed,
         "ss_num_train_images": sum(dataset.num_train_images for dataset in facts.datasets),
         "ss_num_reg_images": sum(dataset.num_reg_images for dataset in facts.datasets),
+        "ss_num_validation_images": facts.held_out_images,
         "ss_num_batches_per_epoch": facts.batches_per_epoch,
         "ss_num_epochs": facts.length.epochs,
         "ss_max_train_steps": facts.length.last_step,

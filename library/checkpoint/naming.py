@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from library.config.options import SavingOptions
 
-Moment = Literal["step", "epoch", "final"]
+Moment = Literal["step", "epoch", "final", "best"]
 Kind = Literal["weights", "state"]
 
-DEFAULT_NAMES: dict[Moment, str] = {"final": "last", "epoch": "epoch", "step": "at"}  # where no output_name is given
+DEFAULT_NAMES: dict[Moment, str] = {"final": "last", "epoch": "epoch", "step": "at", "best": "last"}  # where no output_name is given
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,6 @@ class SavePoint:
         """What the name counts and retention compares."""
         return self.step if self.moment == "step" else self.epoch
 
-    @property
-    def finished_epochs(self) -> int:
-        """What the metadata calls the epoch: in the middle of epoch 3, two epochs are finished."""
-        return self.epoch - 1 if self.moment == "step" else self.epoch
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,18 @@ class RunLength:
         """The 1-based epoch that this 1-based step belongs to; before the first step, the first."""
         return max(0, step - 1) // self.steps_per_epoch + 1
 
+    def finished_epochs(self, point: SavePoint) -> int:
+        """What the metadata calls the epoch: in the middle of epoch 3, two epochs are finished."""
+        if point.moment == "best":
+            return point.step // self.steps_per_epoch
+        return point.epoch - 1 if point.moment == "step" else point.epoch
+
 
 def base_name(output_name: str | None, point: SavePoint) -> str:
     """The name of the point's files without extension."""
     base = output_name or DEFAULT_NAMES[point.moment]
+    if point.moment == "best":
+        return f"{base}-best"
     if point.moment == "step":
         return f"{base}-step{point.step:08d}"
     return f"{base}-{point.epoch:06d}" if point.moment == "epoch" else base
@@ -125,9 +129,12 @@ class PlannedFile:
     stays: bool  # False: retention removes it in the course of the run
 
 
-def planned_files(options: SavingOptions, length: RunLength) -> list[PlannedFile]:
-    """Every file and state folder that the run will write, in that order."""
+def planned_files(options: SavingOptions, length: RunLength, with_best: bool = False) -> list[PlannedFile]:
+    """Every file and state folder that the run will write, in that order, but that the best weights come last."""
     written = list(_written(options, length))
+    if with_best:
+        best = SavePoint("best", length.last_step, length.epochs)
+        written.append((weights_name(options, best), "weights", best))
     bounds = {(kind, point.moment): retention_bound(options, length, kind, point) for _, kind, point in written}  # the last one's
     return [PlannedFile(name, kind, point, point.number > bounds[kind, point.moment]) for name, kind, point in written]
 
@@ -151,5 +158,5 @@ def _steps_with_saves(options: SavingOptions, length: RunLength) -> list[int]:
 
 def planned_bytes(planned: list[PlannedFile], expected_bytes: dict[Kind, int]) -> int:
     """Room that a run needs: all that stays, and one more of each kind, for old files go only after the new ones are there."""
-    kinds = {file.kind for file in planned if not file.stays}
+    kinds = {file.kind for file in planned if not file.stays or file.point.moment == "best"}
     return sum(expected_bytes[file.kind] for file in planned if file.stays) + sum(expected_bytes[kind] for kind in kinds)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from library.checkpoint.best import Best
 from library.checkpoint.dataset_facts import DatasetIdentity
 from library.checkpoint.files import write_text
 from library.checkpoint.hashes import file_sha256
@@ -33,10 +34,11 @@ class FoundState:
     current_step: int  # optimizer steps done
     current_epoch: int  # 1-based: the epoch that this step belongs to
     identity: RunIdentity
+    best: Best | None = None  # None: nothing was measured
     skipped: tuple[str, ...] = ()  # newer folders that were passed over, and why
 
 
-def write_train_state(folder: Path, point: SavePoint, identity: RunIdentity) -> None:
+def write_train_state(folder: Path, point: SavePoint, identity: RunIdentity, best: Best | None = None) -> None:
     """Completes a state folder: this file comes last and vouches for all others."""
     files = {path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)} for path in sorted(folder.iterdir())}
     facts = {
@@ -50,6 +52,7 @@ def write_train_state(folder: Path, point: SavePoint, identity: RunIdentity) -> 
         "options": identity.options,
         "base_model": asdict(identity.base_model),
         "dataset": asdict(identity.dataset),
+        "best": best and asdict(best),
         "files": files,
     }
     write_text(folder / STATE_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
@@ -129,7 +132,8 @@ def _found(folder: Path, facts: dict[str, Any], skipped: tuple[str, ...] = ()) -
         base_model=BaseModel(**facts["base_model"]),
         dataset=DatasetIdentity(**{**dataset, "batch_sizes": tuple(dataset["batch_sizes"])}),
     )
-    return FoundState(folder, facts["current_step"], facts["current_epoch"], identity, skipped)
+    best = Best(**facts["best"]) if facts.get("best") else None  # states of before there was one
+    return FoundState(folder, facts["current_step"], facts["current_epoch"], identity, best, skipped)
 
 
 def _file_problem(path: Path, expected: Mapping[str, Any]) -> str | None:

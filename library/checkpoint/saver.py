@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -100,6 +100,14 @@ class Saver:
         """Saves what is due after this step: step, epoch, final files. False if any of it failed."""
         saved = [self._save(point, state_due(self.options, point)) for point in due_points(self.options, self.length, step)]
         return all(saved)
+
+    def save_best(self, step: int) -> bool:
+        """Saves the weights of this step as the best so far; those that were the best until now go."""
+        return self._save(SavePoint("best", step, self.length.epoch_of(step)), with_state=False)
+
+    def end_at(self, step: int) -> None:
+        """From now on the run is one whose last step is this one."""
+        self.length = replace(self.length, last_step=step)
 
     def save_interrupted(self, step: int) -> bool:
         """Saves weights and state under the step's name, so that a stopped run can go on. What is there is not written twice."""

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from library.checkpoint.best import Best
 from library.checkpoint.identity import RunIdentity
 from library.checkpoint.naming import SavePoint
 from library.checkpoint.resume import FoundState, write_train_state
@@ -40,6 +41,7 @@ class TrainingObjects:
     scheduler: Stateful
     scaler: Stateful | None = None  # of float16 gradients
     average: Stateful | None = None  # of the weights (EMA)
+    best: Best | None = None  # of a run that measures held-out images; not loaded here, for the plan needs it
 
 
 def write_state(folder: Path, objects: TrainingObjects, point: SavePoint, identity: RunIdentity) -> None:
@@ -51,7 +53,7 @@ def write_state(folder: Path, objects: TrainingObjects, point: SavePoint, identi
         torch.save(loadable(objects.scaler.state_dict(), "scaler"), folder / SCALER_FILE)
     if objects.average is not None:
         torch.save(loadable(objects.average.state_dict(), "average"), folder / AVERAGE_FILE)
-    write_train_state(folder, point, identity)
+    write_train_state(folder, point, identity, objects.best)
 
 
 def load_state(found: FoundState, objects: TrainingObjects) -> list[str]:

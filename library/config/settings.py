@@ -24,6 +24,7 @@ from library.config.options import (
     SavingOptions,
     SchedulerOptions,
     TrainingOptions,
+    ValidationOptions,
 )
 from library.config.scripts import TRAIN_NETWORK, Script
 
@@ -58,6 +59,7 @@ class Settings:
     optimizer: OptimizerOptions = OptimizerOptions()
     scheduler: SchedulerOptions = SchedulerOptions()
     training: TrainingOptions = TrainingOptions()
+    validation: ValidationOptions = ValidationOptions()
     saving: SavingOptions = SavingOptions()
     sampling: SamplingOptions = SamplingOptions()
     logging: LoggingOptions = LoggingOptions()

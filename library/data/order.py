@@ -43,7 +43,7 @@ class TrainingOrder:
             raise UserError("the datasets hold no image to train on")
         self._micro_steps_per_epoch = _divide_up(self.batches_per_epoch, world_size)
         self.steps_per_epoch = _divide_up(self._micro_steps_per_epoch, accumulation)
-        self._first_position = rank * max(dataset.settings.batch_size for dataset in prepared)
+        self._first_position = rank * largest_batch(prepared)
 
     def places(self, first_step: int, last_step: int) -> Iterator[BatchPlace]:
         """This process's batches of the optimizer steps first_step to last_step, 1-based, both included."""
@@ -72,6 +72,11 @@ class TrainingOrder:
                 # Gradients are summed over micro-steps and averaged over processes.
                 share=self._world_size / real_batches if index < len(batches) else 0.0,
             )
+
+
+def largest_batch(prepared: Sequence[PreparedDataset]) -> int:
+    """The largest batch size; datasets that are all held out do not count."""
+    return max(dataset.settings.batch_size for dataset in prepared if dataset.records)
 
 
 def count_batches(prepared: Sequence[PreparedDataset]) -> int:

@@ -1,4 +1,4 @@
-"""Which pictures are held out of training to measure it by, and how they are shown then: as they are, each once."""
+"""Which pictures are held out of training to measure it by, and how and when they are shown then: as they are, each once."""
 from __future__ import annotations
 
 import dataclasses
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from math import floor
 from typing import TYPE_CHECKING
 
+from library.data.order import epoch_batches
 from library.data.records import PreparedDataset
 from library.seeding import seed_from
+from library.types import BatchPlace, SampleRef
 
 if TYPE_CHECKING:
     from library.config.datasets import DatasetSettings, SubsetSettings
@@ -48,3 +50,19 @@ def _without_chance(subset: SubsetSettings) -> SubsetSettings:
     return dataclasses.replace(
         subset, caption=caption, num_repeats=1, color_aug=False, flip_aug=False, random_crop=False, face_crop_aug_range=None
     )
+
+
+def validation_places(
+    datasets: Sequence[PreparedDataset], first_dataset: int, seed: int, most_batches: int | None
+) -> list[BatchPlace]:
+    """The batches of held-out pictures, each picture once, in an order that the seed gives; the same at every measurement.
+
+    `first_dataset` is the number of the first dataset among all those of the run.
+    """
+    places = []
+    position = 0
+    for batch in epoch_batches(datasets, seed, epoch=1)[:most_batches]:
+        samples = tuple(SampleRef(first_dataset + sample.dataset, sample.entry) for sample in batch)
+        places.append(BatchPlace(1, 1, 0, samples, position, ends_step=False, ends_epoch=False, share=1.0))
+        position += len(samples)
+    return places

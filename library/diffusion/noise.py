@@ -30,6 +30,11 @@ def timestep_range(min_timestep: int | None, max_timestep: int | None) -> tuple[
     return low, high
 
 
+def interior_timesteps(low: int, high: int) -> list[int]:
+    """The four points that cut the range [low, high) into five equal parts, rounded down: 200, 400, 600, 800 of all."""
+    return [low + (high - low) * part // 5 for part in range(1, 5)]
+
+
 def add_noise_offset(noise: Tensor, offset_noise: Tensor, strength: float | Tensor) -> Tensor:
     """Guttenberg 2023, "Diffusion with Offset Noise" (crosslabs.org/blog/diffusion-with-offset-noise).
 

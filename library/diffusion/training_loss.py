@@ -45,16 +45,25 @@ class DiffusionTraining:
         check_weighting(self.objective, self.loss_options)
         check_huber(self.loss_options)
 
-    def corrupt(self, latents: Tensor, draws: Draws) -> Corrupted:
-        """Draws timesteps and noise for the scaled latents [B, C, h, w] and mixes them."""
-        low, high = noises.timestep_range(self.noise.min_timestep, self.noise.max_timestep)
-        timesteps = draws.integers("timestep", low, high).to(latents.device)
+    def corrupt(self, latents: Tensor, draws: Draws, timestep: int | None = None) -> Corrupted:
+        """Draws noise for the scaled latents [B, C, h, w], and timesteps unless one is given, and mixes them."""
+        if timestep is None:
+            timesteps = draws.integers("timestep", *self._timestep_range()).to(latents.device)
+        else:
+            timesteps = torch.full((len(latents),), timestep, device=latents.device)
         clean = latents.float()
         noise = self._draw_noise(clean, draws)
         alpha_bar = self.schedule.alpha_bar(timesteps)
         noisy = objectives.noisy_latents(clean, self._perturbed(noise, draws), alpha_bar)
         target = objectives.target(self.objective, clean, noise, alpha_bar)
         return Corrupted(noisy.to(latents.dtype), timesteps, noise, target)
+
+    def fixed_timesteps(self) -> list[int]:
+        """Where held-out images are measured."""
+        return noises.interior_timesteps(*self._timestep_range())
+
+    def _timestep_range(self) -> tuple[int, int]:
+        return noises.timestep_range(self.noise.min_timestep, self.noise.max_timestep)
 
     def loss(
         self, prediction: Tensor, corrupted: Corrupted, loss_weights: Tensor, masks: Tensor | None = None

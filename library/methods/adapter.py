@@ -43,6 +43,7 @@ class AdapterMethod:
         self._groups: list[dict[str, Any]] = []
         self._epoch: int | None = None
         self._multiplier = 1.0
+        self._training = True
 
     @property
     def trains_text_encoder(self) -> bool:
@@ -164,12 +165,15 @@ class AdapterMethod:
         self._multiplier = multiplier
 
     def _set_training(self, training: bool) -> None:
+        self._training = training
         self.network.train(training)
         for module in self._checkpointed:
             module.training = training
 
     def before_batch(self, batch: Batch) -> None:
         self._set_multiplier(batch.network_multiplier)
+        if not self._training:  # the network module counts what it is trained on
+            return
         if batch.place.epoch != self._epoch:
             self._epoch = batch.place.epoch
             self.network.on_epoch_start(self._text_encoder, self._unet)

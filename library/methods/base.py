@@ -39,7 +39,7 @@ class Method(Protocol):
         """Both off: for samples and validation."""
 
     def before_batch(self, batch: Batch) -> None:
-        """Before the forward pass of every micro-step."""
+        """Before the forward pass of every micro-step; between `eval` and `train`, of every batch that is only measured."""
 
     def after_step(self) -> dict[str, float]:
         """After every optimizer step; what it measured, by TensorBoard tag."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from library.diffusion.draws import Draws
-from library.diffusion.training_loss import DiffusionTraining, sample_latents
+from library.diffusion.training_loss import Corrupted, DiffusionTraining, sample_latents
 from library.families.base import Family
 from library.train.runtime import Runtime
 from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
@@ -33,15 +33,28 @@ class BatchLoss:
         draws = Draws(self.seed, batch.place, len(batch.captions))
         latents = sample_latents(self._posterior(batch), draws, self.family.latent_scale)
         corrupted = self.diffusion.corrupt(latents, draws)
-        with self.runtime.autocast():
-            conditioning = self._encode_text(batch)
-            prediction = self.family.predict(
-                self.parts, corrupted.noisy_latents.to(self.runtime.frozen_dtype), corrupted.timesteps, conditioning, batch
-            )
-        masks = None if batch.masks is None else batch.masks.to(latents.device)
-        losses = self.diffusion.loss(prediction, corrupted, batch.loss_weights.to(latents.device), masks)[1]
+        losses = self._losses(batch, corrupted, self._encode_text(batch))
         self.observe(batch, corrupted.timesteps, losses)
         return losses
+
+    @torch.no_grad()
+    def at_fixed_timesteps(self, batch: Batch, seed: int) -> Tensor:
+        """Losses [timesteps, B] that depend on the weights, the batch and the seed alone; `observe` does not see them."""
+        latents = self._posterior(batch).mean * self.family.latent_scale
+        conditioning = self._encode_text(batch)
+        losses = []
+        for number, timestep in enumerate(self.diffusion.fixed_timesteps()):
+            draws = Draws(seed, replace(batch.place, micro_step=number), len(batch.captions))
+            losses.append(self._losses(batch, self.diffusion.corrupt(latents, draws, timestep), conditioning))
+        return torch.stack(losses)
+
+    def _losses(self, batch: Batch, corrupted: Corrupted, conditioning: Conditioning) -> Tensor:
+        noisy_latents = corrupted.noisy_latents.to(self.runtime.frozen_dtype)
+        with self.runtime.autocast():
+            prediction = self.family.predict(self.parts, noisy_latents, corrupted.timesteps, conditioning, batch)
+        device = corrupted.target.device
+        masks = None if batch.masks is None else batch.masks.to(device)
+        return self.diffusion.loss(prediction, corrupted, batch.loss_weights.to(device), masks)[1]
 
     def _posterior(self, batch: Batch) -> Posterior:
         if batch.posterior is not None:
@@ -51,5 +64,5 @@ class BatchLoss:
             return self.family.encode_images(self.parts, batch.images)
 
     def _encode_text(self, batch: Batch) -> Conditioning:
-        with nullcontext() if self.trains_text_encoder else torch.no_grad():
+        with self.runtime.autocast(), nullcontext() if self.trains_text_encoder else torch.no_grad():
             return self.family.encode_text(self.parts, batch.captions, self.text)

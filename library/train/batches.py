@@ -1,9 +1,10 @@
-"""The batches of a run, on this process: latents cached if asked for, then loaded in the order of the plan."""
+"""The batches of a run, on this process: latents cached if asked for, then loaded in the order of the plan; held-out ones, too."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +14,9 @@ from library.data.dataset import TrainingDataset
 from library.data.foreign_batches import ForeignDataset
 from library.data.loader import make_loader, worker_count
 from library.data.order import TrainingOrder
+from library.data.records import PreparedDataset
 from library.data.templates import caption_replacements
+from library.data.validation import validation_datasets
 from library.data.weights_fingerprint import weights_fingerprint
 from library.train.plan import Plan
 from library.train.runtime import Runtime
@@ -22,32 +25,46 @@ from library.types import Batch, Parts
 log = logging.getLogger(__name__)
 
 
-def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Iterator[Batch]:
+@dataclass(frozen=True)
+class Batches:
+    """This process's share."""
+
+    training: Iterator[Batch]
+    held_out: Callable[[], Iterator[Batch]]  # the same ones at each call
+
+
+def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Batches:
     """Caches what is to be cached now; the batches are made as they are asked for."""
     settings = plan.settings
+    everything = [*plan.prepared, *validation_datasets(plan.prepared)]
     with runtime.failing_together():
-        cache = _make_cache(plan, parts, runtime) if settings.data.cache_latents else None
+        cache = _make_cache(plan, everything, parts, runtime) if settings.data.cache_latents else None
     if cache is not None:
         cache.share_borrowed(runtime.merged(cache.borrowed_by_path()))
     if cache is not None and not plan.prompts:
         parts.vae.to("cpu")  # nothing needs it any more
+    replacements = caption_replacements(settings.embedding)
     dataset: TrainingDataset | ForeignDataset
     if settings.data.dataset_class:
         dataset = ForeignDataset(plan.prepared[0], plan.seed, plan.length.last_step)
     else:
         dataset = TrainingDataset(
-            plan.prepared, plan.seed, plan.length.last_step, settings.data.prior_loss_weight, cache,
-            caption_replacements(settings.embedding),
-        )  # fmt: skip
+            plan.prepared, plan.seed, plan.length.last_step, settings.data.prior_loss_weight, cache, replacements
+        )
     order = TrainingOrder(
         plan.prepared, plan.seed, settings.training.gradient_accumulation_steps, runtime.rank, runtime.world_size
     )
     asked = settings.given("max_data_loader_n_workers") is not None
     workers = worker_count(settings.data.max_data_loader_n_workers, asked, dataset)
-    return make_loader(dataset, order.places(plan.length.first_step, plan.length.last_step), workers)
+    training = make_loader(dataset, order.places(plan.length.first_step, plan.length.last_step), workers)
+    if plan.validation is None:
+        return Batches(training, lambda: iter(()))
+    shown = TrainingDataset(everything, plan.validation.seed, plan.length.last_step, 1.0, cache, replacements)
+    places = plan.validation.places[runtime.rank :: runtime.world_size]
+    return Batches(training, lambda: make_loader(shown, places, min(workers, len(places))))
 
 
-def _make_cache(plan: Plan, parts: Parts, runtime: Runtime) -> LatentCache:
+def _make_cache(plan: Plan, everything: list[PreparedDataset], parts: Parts, runtime: Runtime) -> LatentCache:
     data, family = plan.settings.data, plan.family
     settings = CacheSettings(
         on_disk=data.cache_latents_to_disk,
@@ -61,7 +78,7 @@ def _make_cache(plan: Plan, parts: Parts, runtime: Runtime) -> LatentCache:
     )
     with torch.no_grad():
         cache = fill_cache(
-            plan.prepared,
+            everything,
             lambda images: family.encode_images(parts, images),
             settings,
             on_progress=lambda _done, _total: runtime.stop_request.check(),

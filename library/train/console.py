@@ -61,14 +61,15 @@ class ProgressBar:
             TextColumn("steps"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[rate]:.2e}"),
+            TextColumn("loss {task.fields[loss]:.4f}{task.fields[validation]}  lr {task.fields[rate]:.2e}"),
             _Speed(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
             disable=not is_main or not console.is_terminal,
         )
-        self._task = self._bar.add_task("steps", total=last_step, completed=first_step - 1, loss=0.0, rate=0.0)
+        self._task = self._bar.add_task("steps", total=last_step, completed=first_step - 1, loss=0.0, validation="", rate=0.0)
+        self._validation = ""
         self._writes_lines = is_main and not console.is_terminal
         self._line_every = max(1, (last_step - first_step + 1) // LINES_PER_RUN)
 
@@ -80,13 +81,21 @@ class ProgressBar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
+    def show_validation(self, loss: float) -> None:
+        """The loss that was measured last, from now on."""
+        self._validation = f"  validation {loss:.4f}"
+        self._bar.update(self._task, validation=self._validation)
+
     def update(self, step: int, loss: float, rate: float) -> None:
         self._bar.update(self._task, completed=step, loss=loss, rate=rate)
         done = step - self.first_step + 1
         if self._writes_lines and (done % self._line_every == 0 or step == self.last_step):
             speed = done / max(time.monotonic() - self._started, 1e-9)
             left = timedelta(seconds=round((self.last_step - step) / speed))
-            log.info("step %d/%d  loss %.4f  lr %.2e  %.2f it/s  %s left", step, self.last_step, loss, rate, speed, left)
+            log.info(
+                "step %d/%d  loss %.4f%s  lr %.2e  %.2f it/s  %s left",
+                step, self.last_step, loss, self._validation, rate, speed, left,
+            )  # fmt: skip
 
 
 class CountBar:

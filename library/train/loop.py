@@ -43,11 +43,12 @@ def train(
     scheduler: Scheduler,
     runtime: Runtime,
     max_grad_norm: float,
-    after_step: Callable[[StepReport], None],
+    after_step: Callable[[StepReport], bool],
 ) -> None:
     """Train until the batches end or somebody asks to stop.
 
-    batch_loss: the per-sample losses [B] of a batch, weights applied. after_step: events, saves, samples, each if due.
+    batch_loss: the per-sample losses [B] of a batch, weights applied. after_step: events, validation, saves, samples, each if due;
+    true if the training is to end here.
     Raises NotFinite before a step that would spoil the weights.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -79,7 +80,7 @@ def train(
         scheduler.step(loss)
         extras = method.after_step()
 
-        after_step(StepReport(place, loss, learning_rates, grad_norm, extras))
+        is_over = after_step(StepReport(place, loss, learning_rates, grad_norm, extras))
         losses, image_paths = [], []
-        if stop_requested:
+        if stop_requested or is_over:
             return

@@ -21,7 +21,7 @@ from library.config.datasets import DatasetSettings, load_dataset_settings
 from library.config.load import Settings
 from library.data.cache import CacheSettings, check_cacheable
 from library.data.foreign import prepare_foreign
-from library.data.order import TrainingOrder
+from library.data.order import TrainingOrder, largest_batch
 from library.data.records import PreparedDataset
 from library.data.report import DataReport, data_report
 from library.data.sources import prepare_datasets
@@ -32,6 +32,7 @@ from library.families.detect import identify
 from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.train.method import check_method
+from library.train.validation_plan import ValidationPlan, plan_validation
 
 CLASS_OPTIONS = ("dataset_class", "resolution", "max_data_loader_n_workers")  # of the data options: those that it leaves us
 LEAST_ROOM = 2**20  # bytes; the smallest networks need more
@@ -47,6 +48,7 @@ class Plan:
     world_size: int
     family: Family
     prepared: list[PreparedDataset]
+    validation: ValidationPlan | None  # None: no image is held out
     report: DataReport
     prompts: list[SamplePrompt]
     resume: FoundState | None
@@ -66,11 +68,10 @@ class Plan:
 
     @property
     def effective_batch(self) -> int:
-        largest = max(dataset.settings.batch_size for dataset in self.prepared)
-        return largest * self.world_size * self.settings.training.gradient_accumulation_steps
+        return largest_batch(self.prepared) * self.world_size * self.settings.training.gradient_accumulation_steps
 
     def files(self) -> list[PlannedFile]:
-        return planned_files(self.settings.saving, self.length)
+        return planned_files(self.settings.saving, self.length, self.settings.validation.save_best)
 
     def memory_bytes(self) -> int:
         """A rough lower bound of what the weights alone take; activations depend on resolution and batch size."""
@@ -90,13 +91,14 @@ class Plan:
             f"batches per epoch: {self.batches_per_epoch}; optimizer steps per epoch: {length.steps_per_epoch}",
             f"steps: {length.first_step} to {length.last_step}, {length.epochs} epochs; seed {self.seed}",
             f"effective batch: {self.effective_batch} (batch x {self.world_size} processes x {accumulation} accumulated)",
+            *(self.validation.lines() if self.validation else ()),
             f"files kept in {self.output_dir}: {', '.join(kept[:8])}{f' and {len(kept) - 8} more' if len(kept) > 8 else ''}",
         ]
 
 
 def make_plan(settings: Settings) -> Plan:
     """Check all that needs no model, and work out the plan. What is written comes first, and takes a fraction of a second."""
-    written = _collect(notes=lambda: check_settings(settings), datasets=lambda: _datasets_without_validation(settings))
+    written = _collect(notes=lambda: check_settings(settings), datasets=lambda: _datasets(settings))
     notes = [*settings.notes, *written["notes"]]
     found = _check_what_is_named(settings, written["datasets"])
     resume: FoundState | None = found["resume"]
@@ -105,6 +107,7 @@ def make_plan(settings: Settings) -> Plan:
     notes += check_method(settings, found["identify"], prepared)
     if settings.data.cache_latents:
         check_cacheable(prepared)
+    validation = plan_validation(settings, prepared, seed, resume.best if resume else None, notes)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     _check_processes(settings, world_size)
     order = TrainingOrder(prepared, seed, settings.training.gradient_accumulation_steps, 0, world_size)
@@ -117,6 +120,7 @@ def make_plan(settings: Settings) -> Plan:
         world_size=world_size,
         family=found["identify"],
         prepared=prepared,
+        validation=validation,
         report=data_report(prepared),
         prompts=found["prompts"],
         resume=resume,
@@ -127,15 +131,9 @@ def make_plan(settings: Settings) -> Plan:
     )
 
 
-def _datasets_without_validation(settings: Settings) -> list[DatasetSettings]:
-    """Nothing measures held-out images yet, so none may be held out. No datasets, if a class of the user's makes the batches."""
-    if settings.data.dataset_class:
-        return []
-    datasets = load_dataset_settings(settings)
-    split = [subset.where for dataset in datasets for subset in dataset.subsets if subset.validation_split]
-    if split:
-        raise UserError(*(f"{where} validation_split: known, not built yet" for where in split))
-    return datasets
+def _datasets(settings: Settings) -> list[DatasetSettings]:
+    """None, if a class of the user's makes the batches."""
+    return [] if settings.data.dataset_class else load_dataset_settings(settings)
 
 
 def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
@@ -15,15 +14,10 @@ from library.config.options import SamplingOptions
 from library.optim.average import WeightAverage
 from library.optim.optimizers import adapted_learning_rates, evaluation_weights
 from library.train.console import ProgressBar
-from library.train.events import EventLog
+from library.train.events import EventLog, Tracker
 from library.train.loop import StepReport
 from library.train.loss_splits import LossSplits
-
-
-class Tracker(Protocol):
-    """accelerate's trackers."""
-
-    def log(self, values: dict[str, Any], step: int | None) -> None: ...
+from library.train.watch import ValidationWatch
 
 
 @dataclass
@@ -41,6 +35,7 @@ class Reactions:
     splits: LossSplits
     steps_per_epoch: int
     last_step: int  # the last one that is done
+    watch: ValidationWatch | None = None  # where images are held out
     last_save_succeeded: bool = True
     _recent: deque[float] = field(init=False)
     _epoch_losses: list[float] = field(init=False, default_factory=list)
@@ -48,7 +43,8 @@ class Reactions:
     def __post_init__(self) -> None:
         self._recent = deque(maxlen=self.steps_per_epoch)
 
-    def __call__(self, report: StepReport) -> None:
+    def __call__(self, report: StepReport) -> bool:
+        """Whether the training is to end before its last step."""
         place = report.place
         self.last_step = place.step
         if self.average is not None:
@@ -59,11 +55,23 @@ class Reactions:
         self._log(report, average)
         if place.ends_epoch:
             self._end_epoch(place.epoch, place.step)
-        if self.saver.due(place.step):
-            self.last_save_succeeded = self.saver.save_step(place.step)
+        is_over = self.watch is not None and self.watch.after_step(place.step, average)  # before saves: a state holds what it finds
+        self._save(place.step)
         if samples_due(self.sampling, place.step, place.epoch if place.ends_epoch else None):
             with evaluation_weights(self.optimizer):
                 self.draw_samples(place.step, place.epoch if place.ends_epoch else None)
+        return is_over
+
+    def make_up(self) -> bool:
+        """Before the first step of a resumed run: do what it was stopped before. Whether that was all there was left to do."""
+        is_over = self.watch is not None and self.watch.make_up(self.last_step)
+        if is_over:
+            self._save(self.last_step)
+        return is_over
+
+    def _save(self, step: int) -> None:
+        if self.saver.due(step):
+            self.last_save_succeeded = self.saver.save_step(step)
 
     def _log(self, report: StepReport, average: float) -> None:
         place, rates, splits = report.place, report.learning_rates, self.splits.end_step()

@@ -23,6 +23,8 @@ SENTENCES = {
     "saved": "saved {path}",
     "removed": "removed {path}, which is older than what is kept",
     "set_aside": "{path} is there from another run: it is now {now}",
+    "validation": "validation loss {loss:.4f} after step {step}",
+    "early_stopped": "no lower validation loss than that of step {best_step} in {patience} validations: ending at step {step}",
     "sampled": "drew {count} sample images in {seconds} s",
     "save_failed": "could not save {path}: {reason}",
     "save_refused": "nothing saved at step {step}: {reason}",
@@ -55,9 +57,12 @@ class RunRecord:
         level = logging.WARNING if event in WARNINGS else logging.INFO
         log.log(level, "%s", SENTENCES[event].format_map({"path": "", **facts}))
 
-    def summary(self, trained: Path | None, samples: Path | None, sheet: Path | None, log_folder: Path | None) -> str:
+    def summary(
+        self, trained: Path | None, best: Path | None, samples: Path | None, sheet: Path | None, log_folder: Path | None
+    ) -> str:
         """Where everything is, at the end of a run."""
         lines = [f"trained weights: {trained}" if trained else "trained weights: none were saved"]
+        lines += [f"best weights:    {best}"] if best else []
         lines += [f"sample images:   {samples}", f"contact sheet:   {sheet}"] if sheet else []
         lines += [f"TensorBoard:     tensorboard --logdir {log_folder}"] if log_folder else []
         return "\n".join([*lines, f"record of run:   {self.folder}"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate.tracking import TensorBoardTracker
@@ -34,6 +35,9 @@ from library.train.runtime import Runtime
 from library.train.samples import SampleDrawer
 from library.train.saving import make_saver
 from library.train.signals import Stopped, StopRequest
+from library.train.validate import Validator
+from library.train.watch import ValidationWatch
+from library.types import Batch
 
 log = logging.getLogger(__name__)
 FAILED = 1
@@ -62,9 +66,9 @@ class Run:
         self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups(), plan.seed)
         self.scheduler = build_scheduler(settings.scheduler, self.optimizer, plan.length.last_step)
         self.average = WeightAverage(parameters_of(self.optimizer), training.ema_decay) if training.ema else None
-        objects = TrainingObjects(
-            self.method.modules(), self.optimizer, self.scheduler, self.runtime.accelerator.scaler, self.average
-        )
+        self.best = replace(plan.validation.best) if plan.validation else None
+        scaler = self.runtime.accelerator.scaler
+        objects = TrainingObjects(self.method.modules(), self.optimizer, self.scheduler, scaler, self.average, self.best)
         self.saver = make_saver(plan, self.runtime, self.record, self.method, objects, self.average)
         if plan.resume is not None:
             for note in load_state(plan.resume, objects):
@@ -103,14 +107,16 @@ class Run:
             self.average, self.samples.draw, self.splits, length.steps_per_epoch, last_step=length.first_step - 1,
         )  # fmt: skip
         with self._saving_what_is_there(reactions):
-            batches = make_batches(plan, self.parts, self.runtime)
+            batches, batch_loss = make_batches(plan, self.parts, self.runtime), self._batch_loss()
+            reactions.watch = self._make_watch(batches.held_out, batch_loss, progress)
             self.samples.draw_first()
             self.method.train()
             with progress:
-                train(
-                    batches, self._batch_loss(), self.method, self.runtime.prepare_optimizer(self.optimizer), self.scheduler,
-                    self.runtime, plan.settings.optimizer.max_grad_norm, reactions,
-                )  # fmt: skip
+                if plan.resume is None or not reactions.make_up():
+                    train(
+                        batches.training, batch_loss, self.method, self.runtime.prepare_optimizer(self.optimizer), self.scheduler,
+                        self.runtime, plan.settings.optimizer.max_grad_norm, reactions,
+                    )  # fmt: skip
         return self._finish(reactions)
 
     def _batch_loss(self) -> BatchLoss:
@@ -121,6 +127,15 @@ class Run:
             family, self.parts, diffusion, self.runtime, text_settings(settings.model), self.plan.seed,
             self.method.trains_text_encoder, self.splits.observe,
         )  # fmt: skip
+
+    def _make_watch(
+        self, held_out: Callable[[], Iterator[Batch]], batch_loss: BatchLoss, progress: ProgressBar
+    ) -> ValidationWatch | None:
+        validation, best = self.plan.validation, self.best
+        if validation is None or best is None:
+            return None
+        validator = Validator(held_out, validation, batch_loss, self.method, self.optimizer, self.average, self.runtime)
+        return ValidationWatch(validation, validator, best, self.saver, self.record.report, self.trackers, progress)
 
     @contextmanager
     def _saving_what_is_there(self, reactions: Reactions) -> Iterator[None]:
@@ -148,7 +163,7 @@ class Run:
 
     def _finish(self, reactions: Reactions) -> int:
         step, saved = reactions.last_step, reactions.last_save_succeeded
-        stopped = step < self.plan.length.last_step
+        stopped = step < self.saver.length.last_step  # which early stopping brings forward
         if stopped:
             saved = self._save_interrupted(step)
             self.record.report("stopped", step=step, reason=self.stop_request.reason or "another process was asked to stop")
@@ -169,10 +184,10 @@ class Run:
             tracker.finish()
 
     def _summary(self, sheet: Path | None) -> str:
-        saved = self.saver.ledger.entries("weights")
-        trained = self.saver.ledger.absolute(saved[-1]) if saved else None
-        logging_dir = self.plan.settings.logging.logging_dir
-        return self.record.summary(trained, self.samples.folder, sheet, Path(logging_dir) if logging_dir else None)
+        ledger, logging_dir = self.saver.ledger, self.plan.settings.logging.logging_dir
+        last: dict[bool, Path] = {entry.moment == "best": ledger.absolute(entry) for entry in ledger.entries("weights")}
+        folder = Path(logging_dir) if logging_dir else None
+        return self.record.summary(last.get(False), last.get(True), self.samples.folder, sheet, folder)
 
 
 class RunFailed(Exception):

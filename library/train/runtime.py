@@ -78,6 +78,21 @@ class Runtime:
         random.seed(seed)
         numpy.random.seed(seed % 2**32)
 
+    @contextmanager
+    def generators_apart(self, seed: int) -> Iterator[None]:
+        """Inside, the global generators start from this seed; afterwards they go on as if nothing had been drawn."""
+        states = random.getstate(), numpy.random.get_state()
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            numpy.random.seed(seed % 2**32)
+            try:
+                yield
+            finally:
+                random.setstate(states[0])
+                numpy.random.set_state(states[1])
+
     def backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss)
 

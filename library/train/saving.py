@@ -40,7 +40,8 @@ def make_saver(
         write_state(folder, objects, point, identity)
 
     def metadata(point: SavePoint) -> dict[str, str]:
-        return file_metadata(facts, point, time.time())
+        best_loss = objects.best.loss if objects.best and point.moment == "best" else None
+        return file_metadata(facts, point, time.time(), best_loss)
 
     trained = sum(parameter.numel() for group in objects.optimizer.param_groups for parameter in group["params"])
     state_bytes = BYTES_OF_STATE + (BYTES_OF_WEIGHT if average else 0)
@@ -70,6 +71,7 @@ def training_facts(plan: Plan, record: RunRecord) -> TrainingFacts:
         artefact="textual-inversion" if settings.script.method == "embedding" else "lora",
         prediction_type=family.objective,
         default_resolution=(family.default_resolution, family.default_resolution),
+        held_out_images=plan.validation.held_out if plan.validation else 0,
         model_hashes=model_hashes(settings.model.pretrained_model_name_or_path or "") if hashed else None,
         vae_hashes=model_hashes(settings.model.vae) if hashed and settings.model.vae else None,
     )

@@ -23,6 +23,7 @@ from library.config.options import (
     NoiseOptions,
     OptimizerOptions,
     SavingOptions,
+    ValidationOptions,
 )
 from library.config.settings import Settings
 
@@ -283,6 +284,23 @@ def test_models_on_the_disk_are_named_without_their_folder_and_hashed(tmp_path: 
 def test_a_final_save_counts_all_epochs() -> None:
     fields = file_metadata(FACTS, SavePoint("final", 300, 3), SAVED_AT)
     assert (fields["ss_steps"], fields["ss_epoch"]) == ("300", "3")
+
+
+def test_what_a_run_was_measured_by() -> None:
+    settings = replace(
+        SETTINGS,
+        data=replace(SETTINGS.data, validation_split=0.25, validation_seed=3),
+        validation=ValidationOptions(validate_every_n_epochs=2, validate_every_n_steps=5, max_validation_steps=8),
+    )
+    facts = replace(FACTS, settings=settings, held_out_images=12)
+    fields = file_metadata(facts, SavePoint("best", 150, 2), SAVED_AT, validation_loss=0.1 + 0.2)
+    told = {name: value for name, value in fields.items() if "validat" in name}
+    assert told == {
+        "ss_num_validation_images": "12", "ss_validation_split": "0.25", "ss_validation_seed": "3",
+        "ss_validate_every_n_epochs": "2", "ss_validate_every_n_steps": "5", "ss_max_validation_steps": "8",
+        "ss_validation_loss": "0.30000000000000004",
+    }  # fmt: skip
+    assert (fields["ss_steps"], fields["ss_epoch"]) == ("150", "1")
 
 
 TITLES = {"lora": "LoRA", "textual-inversion": "TextualInversion", "anything": "Checkpoint"}

@@ -21,6 +21,7 @@ from library.checkpoint.naming import (
 from library.config.options import SavingOptions
 
 STEP, EPOCH, FINAL = SavePoint("step", 1200, 3), SavePoint("epoch", 1500, 3), SavePoint("final", 4000, 8)
+BEST = SavePoint("best", 1200, 3)
 
 
 @pytest.mark.parametrize(
@@ -29,9 +30,11 @@ STEP, EPOCH, FINAL = SavePoint("step", 1200, 3), SavePoint("epoch", 1500, 3), Sa
         ("frog", STEP, "frog-step00001200.safetensors", "frog-step00001200-state"),
         ("frog", EPOCH, "frog-000003.safetensors", "frog-000003-state"),
         ("frog", FINAL, "frog.safetensors", "frog-state"),
+        ("frog", BEST, "frog-best.safetensors", "frog-best-state"),
         (None, STEP, "at-step00001200.safetensors", "at-step00001200-state"),
         (None, EPOCH, "epoch-000003.safetensors", "epoch-000003-state"),
         (None, FINAL, "last.safetensors", "last-state"),
+        (None, BEST, "last-best.safetensors", "last-best-state"),
     ],
 )
 def test_names(output_name: str | None, point: SavePoint, weights: str, state: str) -> None:
@@ -40,12 +43,21 @@ def test_names(output_name: str | None, point: SavePoint, weights: str, state: s
     assert state_name(options, point) == state
 
 
+def test_room_for_the_best_weights() -> None:
+    """Beside the final ones, and once more while the new ones are written."""
+    planned = planned_files(SavingOptions(output_name="frog"), RunLength(1, 30, 10), with_best=True)
+    assert [(file.name, file.stays) for file in planned] == [("frog.safetensors", True), ("frog-best.safetensors", True)]
+    assert planned_bytes(planned, {"weights": 10, "state": 100}) == 30
+
+
 def test_extension() -> None:
     assert weights_name(SavingOptions(save_model_as="pt"), FINAL) == "last.pt"
 
 
 def test_epochs_that_the_metadata_counts() -> None:
-    assert [point.finished_epochs for point in (SavePoint("step", 5, 1), STEP, EPOCH, FINAL)] == [0, 2, 3, 8]
+    length = RunLength(first_step=1, last_step=4000, steps_per_epoch=500)
+    points = (SavePoint("step", 5, 1), STEP, EPOCH, FINAL, BEST, SavePoint("best", 1500, 3))
+    assert [length.finished_epochs(point) for point in points] == [0, 2, 3, 8, 2, 3]
 
 
 def test_epochs_of_steps() -> None:

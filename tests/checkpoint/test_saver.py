@@ -157,6 +157,32 @@ def test_an_interruption_saves_weights_and_state_once(tmp_path: Path) -> None:
     assert "frog-step00000013-state" in names(tmp_path)
 
 
+def test_the_best_weights_have_one_file_that_later_ones_replace(tmp_path: Path) -> None:
+    (tmp_path / "frog-best.safetensors").write_text("a stranger's", encoding="utf-8")
+    run = Run(tmp_path, "one", save_every_n_steps=10, save_last_n_steps=5, save_state=False)
+    for best, last in ((3, 10), (15, 20)):
+        assert run.saver.save_best(best)
+        run.steps(last, last)
+        assert read(tmp_path / "frog-best.safetensors") == f"one {best}"
+    assert [facts["step"] for facts in run.told("saved")] == [3, 10, 15, 20]
+    assert len(run.told("set_aside")) == 1
+    assert [entry.step for entry in run.ledger.entries("weights", "best")] == [15]
+    resumed = Run(tmp_path, "two", lineage="of one")
+    assert resumed.saver.save_best(25)
+    assert read(tmp_path / "frog-best.safetensors") == "two 25"
+    assert resumed.told("set_aside") == []
+    assert len(list(tmp_path.glob("frog-best*"))) == 2
+
+
+def test_a_run_that_ends_early_has_its_final_files(tmp_path: Path) -> None:
+    run = Run(tmp_path, "one", save_every_n_epochs=1, save_state=False).steps(1, 19)
+    run.saver.end_at(20)
+    assert run.saver.due(20)
+    run.saver.save_step(20)
+    assert names(tmp_path) == ["frog-000001.safetensors", "frog.safetensors"]  # as of a run of 20 steps
+    assert read(tmp_path / "frog.safetensors") == "one 20"
+
+
 def test_other_processes_touch_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path, "one", is_main=False)
     assert run.saver.due(40)

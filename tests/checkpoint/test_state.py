@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from library.checkpoint.best import Best
 from library.checkpoint.dataset_facts import DatasetIdentity
 from library.checkpoint.files import atomic_directory
 from library.checkpoint.identity import BaseModel, RunIdentity, check_same_run, run_identity
@@ -105,7 +106,24 @@ def test_what_the_folder_holds(tmp_path: Path) -> None:
         "options": {"network_dim": 4, "network_args": ["conv_dim=2"], "network_alpha": 1},
         "base_model": {"name": "model.safetensors", "short_hash": "12345678"},
         "dataset": {"fingerprint": "f" * 64, "images": 20, "entries": 200, "batch_sizes": [4]},
+        "best": None,
     }
+
+
+def test_the_best_so_far_comes_back(tmp_path: Path) -> None:
+    objects = training()
+    objects.best = Best("pictures", loss=0.1 + 0.2, step=4, rounds_since=1, last_step=5)
+    assert save(tmp_path / "last-state", objects).best == objects.best
+    assert save(tmp_path / "other-state", training()).best is None
+
+
+def test_a_state_from_before_there_was_a_best(tmp_path: Path) -> None:
+    save(tmp_path / "last-state", training())
+    path = tmp_path / "last-state" / "train_state.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    del facts["best"]
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    assert find_state(str(path.parent), SavingOptions()).best is None
 
 
 def test_the_loss_scale_comes_back(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ FACTS = json.loads(Path(__file__).with_name("script_flags.json").read_text(encod
 NEW = {
     "class_prompt",
     "dry_run",
+    "early_stopping_patience",
     "ema",
     "ema_decay",
     "ema_samples",
     "num_class_images",
     "on_bad_image",
+    "save_best",
 }
 ALL = (*FULL, *NETWORK, *EMBEDDING)
 # Options that more scripts take here than there: they are about the data, the text or the run, and mean the same in each.
@@ -39,11 +41,14 @@ WIDER = {
     "initial_epoch",
     "initial_step",
     "masked_loss",
+    "max_validation_steps",
     "no_half_vae",
     "no_token_padding",
     "prior_loss_weight",
     "reg_data_dir",
     "skip_until_initial_step",
+    "validate_every_n_epochs",
+    "validate_every_n_steps",
     "validation_seed",
     "validation_split",
     "weighted_captions",

@@ -137,3 +137,10 @@ def test_a_position_is_given_to_one_rank_only():
 def test_no_images():
     with pytest.raises(UserError, match="no image"):
         TrainingOrder([dataset_of([], 1, "a")], 1, 1, 0, 1)
+
+
+def test_a_dataset_that_is_held_out_changes_nothing():
+    """Its batches are larger than all others, and it has no image left to train on."""
+    trained, held_out = dataset_of([(0, 3, False), (1, 1, True)], 2, "a"), dataset_of([], 5, "b")
+    alone, both = (list(TrainingOrder(prepared, 1, 1, 1, 2).places(1, 4)) for prepared in ([trained], [trained, held_out]))
+    assert alone == both

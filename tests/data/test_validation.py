@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from library.config.datasets import DatasetSettings
 from library.data.sources import prepare_datasets
-from library.data.validation import held_out, validation_datasets
+from library.data.validation import held_out, validation_datasets, validation_places
 from library.errors import UserError
 from tests.data.test_dataset import batches_of
 from tests.data.test_described import describe
@@ -141,3 +141,20 @@ def test_described_and_masked_pictures_are_split_too(tmp_path):
     assert splits[0] == splits[1]
     (batch,) = batches_of(validation_datasets(prepared))
     assert batch.masks is not None
+
+
+def test_places_hold_each_picture_once_in_an_order_that_stays(tmp_path):
+    train, judge = (write_images(tmp_path / name) for name in ("train", "judge"))
+    prepared = prepare(subset_of(train, validation_split=0.5), subset_of(judge, validation_split=1.0))
+    datasets = validation_datasets(prepared)
+    places = validation_places(datasets, len(prepared), seed=1, most_batches=None)
+    samples = [sample for place in places for sample in place.samples]
+    assert {sample.dataset for sample in samples} == {1}
+    assert sorted(sample.entry for sample in samples) == list(range(9))
+    firsts = [place.first_position for place in places]
+    assert firsts == [sum(len(place.samples) for place in places[:number]) for number in range(len(places))]
+    assert validation_places(datasets, len(prepared), seed=1, most_batches=None) == places
+    assert validation_places(datasets, len(prepared), seed=1, most_batches=2) == places[:2]
+    assert validation_places(datasets, len(prepared), seed=2, most_batches=None) != places
+    for place in places:
+        assert len({datasets[0].records[sample.entry].bucket for sample in place.samples}) == 1

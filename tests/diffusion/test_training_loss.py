@@ -36,6 +36,23 @@ def test_timesteps_stay_in_their_range(training, draws):
     assert sorted(timesteps.unique().tolist()) == [100, 101, 102]
 
 
+@pytest.mark.parametrize(
+    "noise, expected",
+    [
+        ({}, [200, 400, 600, 800]),
+        ({"min_timestep": 100, "max_timestep": 203}, [120, 141, 161, 182]),
+        ({"min_timestep": 999}, [999, 999, 999, 999]),
+    ],
+)
+def test_fixed_timesteps(training, draws, noise, expected):
+    """The interior points of linspace(min, max, 6), rounded down; the noise does not depend on how the timestep came about."""
+    diffusion = training(noise=noise)
+    assert diffusion.fixed_timesteps() == expected
+    drawn, given = diffusion.corrupt(LATENTS, draws()), diffusion.corrupt(LATENTS, draws(), expected[0])
+    assert given.timesteps.tolist() == [expected[0]] * 4
+    assert torch.equal(drawn.noise, given.noise)
+
+
 def test_input_perturbation_leaves_the_target_alone(training, draws):
     plain = training().corrupt(LATENTS, draws())
     perturbed = training(noise={"ip_noise_gamma": 0.5}).corrupt(LATENTS, draws())

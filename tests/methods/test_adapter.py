@@ -116,6 +116,26 @@ def test_the_multiplier_of_the_dataset_is_that_of_its_batches():
     assert strengths() == {-0.5}
 
 
+def test_what_is_only_measured_has_its_multiplier_too():
+    method = attached()
+    method.eval()
+    method.before_batch(batch(network_multiplier=0.5))
+    assert {lora.multiplier for lora in method.network.loras} == {0.5}
+
+
+def test_a_plugin_is_not_told_of_what_is_only_measured():
+    """It may count epochs and steps."""
+    method = attached(network_module=PLUGIN)
+    method.before_batch(batch(epoch=3))
+    plugin.calls.clear()
+    method.eval()
+    method.before_batch(batch(epoch=1))
+    method.train()
+    assert plugin.calls == []
+    method.before_batch(batch(epoch=3))
+    assert plugin.calls == [("on_step_start",)]
+
+
 def test_a_plugin_without_multipliers_refuses_one():
     method = attached(network_module=PLUGIN)
     method.before_batch(batch())

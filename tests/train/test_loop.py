@@ -36,7 +36,7 @@ class Trace(list):
 class Scene:
     """One weight, a batch loss that is `weight x value of the batch`, and a runtime of one process."""
 
-    def __init__(self, scales_gradients: bool = False, stop_after: int | None = None):
+    def __init__(self, scales_gradients: bool = False, stop_after: int | None = None, over_after: int | None = None):
         self.trace = Trace()
         self.weight = torch.nn.Parameter(torch.ones(()))
         self.optimizer = torch.optim.SGD([{"params": [self.weight], "lr": 0.5, "name": "unet"}])
@@ -45,6 +45,7 @@ class Scene:
         self.gradients: list[float] = []
         self.max_norms: list[float] = []
         self.stop_after = stop_after
+        self.over_after = over_after
         self.runtime = SimpleNamespace(
             scales_gradients=scales_gradients,
             seed_global_generators=self.trace.noting("seed"),
@@ -60,6 +61,10 @@ class Scene:
 
     def agree(self, losses: list[torch.Tensor]) -> tuple[float, bool]:
         return float(torch.cat(losses).mean()), len(self.reports) + 1 == self.stop_after
+
+    def report(self, report: StepReport) -> bool:
+        self.reports.append(report)
+        return len(self.reports) == self.over_after
 
     def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> float:
         self.gradients.append(float(self.weight.grad))
@@ -77,7 +82,7 @@ class Scene:
             self.scheduler,
             self.runtime,
             max_grad_norm,
-            self.trace.noting("report", self.reports.append),
+            self.trace.noting("report", self.report),
         )
 
 
@@ -127,6 +132,12 @@ def test_it_stops_after_the_step_in_which_it_is_asked():
     scene.train(*((place(step), [1.0]) for step in range(1, 6)))
     assert [report.place.step for report in scene.reports] == [1, 2]
     assert scene.trace[-1] == "report"
+
+
+def test_it_ends_where_what_follows_a_step_says_so():
+    scene = Scene(over_after=2)
+    scene.train(*((place(step), [1.0]) for step in range(1, 6)))
+    assert [report.place.step for report in scene.reports] == [1, 2]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

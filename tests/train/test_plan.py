@@ -7,7 +7,7 @@ import pytest
 from library.config.load import load_settings
 from library.errors import UserError
 from library.train.plan import Plan, make_plan
-from tests.train.runs import Strike, Workshop, make_workshop
+from tests.train.runs import Strike, Workshop, make_workshop, write_picture
 
 READS_WEIGHTS = "library.families.loading.load_module"
 TRAINS = "library.train.run.train_by_plan"
@@ -118,6 +118,59 @@ def test_all_mistakes_at_once(workshop):
     messages = mistakes(workshop, "wrong", "--resume", str(workshop.folder / "no-state"), **options)
     for word in ("nowhere", "Adamm", "no-state"):
         assert any(word in message for message in messages), messages
+
+
+def test_what_is_measured_and_when(workshop):
+    def lines(**options) -> list[str]:
+        found = plan(workshop, "measured", max_train_steps=7, validation_split=0.6, **options)
+        return [line for line in found.lines() if line.startswith(("validation", "early", "files"))]
+
+    first, kept = lines()
+    assert first == "validation: 3 images held out, 4 timesteps each, every epoch"
+    assert kept.endswith(": toad.safetensors")
+    options = {"validate_every_n_epochs": 2, "validate_every_n_steps": 50, "max_validation_steps": 2}
+    first, second, kept = lines(**options, early_stopping_patience=3, save_best=True)
+    assert first == "validation: 3 images held out, 2 of them measured, 4 timesteps each, every 2 epochs and every 50 steps"
+    assert second == "early stopping: after 3 validations in a row without a lower loss"
+    assert kept.endswith(": toad.safetensors, toad-best.safetensors")
+
+
+def test_the_seed_of_the_validation(workshop):
+    options = {"max_train_steps": 7, "validation_split": 0.6}
+    assert plan(workshop, "measured", **options).validation.seed == 1
+    assert plan(workshop, "measured", validation_seed=0, **options).validation.seed == 0
+
+
+def test_nothing_to_measure_by(workshop):
+    """The share of five pictures rounds to none."""
+    options = {"max_train_steps": 7, "save_best": True, "early_stopping_patience": 2, "validate_every_n_epochs": 1}
+    for split in ({}, {"validation_split": 0.05}):
+        messages = mistakes(workshop, "nothing", **options, **split)
+        assert [message.split(": ")[-2].split()[-1] for message in messages] == [
+            "validate_every_n_epochs", "save_best", "early_stopping_patience"
+        ]  # fmt: skip
+        assert all("no image is held out of training to measure it by; set validation_split = 0.1" in text for text in messages)
+
+
+def test_regularisation_pictures_are_not_held_out(workshop):
+    reg = workshop.folder / "reg" / "1_animal"
+    reg.mkdir(parents=True)
+    write_picture(reg / "0.png", 7)
+    found = plan(workshop, "reg", max_train_steps=7, validation_split=0.6, reg_data_dir=str(reg.parent))
+    assert found.validation.held_out == 3  # of the five others
+    assert [record.is_reg for record in found.prepared[0].records].count(True) == 1
+
+
+def test_a_best_that_was_measured_in_another_way_is_forgotten(workshop):
+    options = {"max_train_steps": 4, "save_state": True, "validation_split": 0.4}
+    assert workshop.train("best", **options).code == 0
+    options["max_train_steps"] = 10
+    again = plan(workshop, "best", "--resume", "latest", **options)
+    assert (again.validation.best.last_step, again.validation.best.step) == (4, again.validation.best.step)
+    assert again.validation.best.loss > 0
+    other = plan(workshop, "best", "--resume", "latest", loss_type="l1", **options)
+    assert other.validation.best.loss is None
+    assert any("the best so far is forgotten" in note for note in other.notes)
 
 
 def test_a_dry_run_prints_the_plan_and_reads_no_weight(workshop):

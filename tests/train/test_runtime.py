@@ -25,6 +25,20 @@ def runtime() -> Runtime:
     return Runtime("no", seed=1, stop_request=StopRequest())
 
 
+def test_generators_apart_leave_no_trace(runtime):
+    runtime.seed_global_generators(PLACE)
+    expected = [drawn() for _ in range(2)]
+    inside = []
+    for _ in range(2):
+        runtime.seed_global_generators(PLACE)
+        first = drawn()
+        with pytest.raises(ValueError, match="on the way"), runtime.generators_apart(5):
+            inside.append(drawn())
+            raise ValueError("on the way")
+        assert [first, drawn()] == expected
+    assert inside[0] == inside[1] not in expected
+
+
 class Others:
     """A second process that sends the same gradients times `factor`; its batch touched what `touched` says."""
 

@@ -6,6 +6,7 @@ from library.config.options.model import ModelOptions, NetworkOptions
 from library.config.options.objective import LossOptions, NoiseOptions
 from library.config.options.output import LoggingOptions, MetadataOptions, SamplingOptions, SavingOptions
 from library.config.options.training import OptimizerOptions, SchedulerOptions, TrainingOptions
+from library.config.options.validation import ValidationOptions
 
 TOPICS: dict[str, type] = {
     "model": ModelOptions,
@@ -17,6 +18,7 @@ TOPICS: dict[str, type] = {
     "optimizer": OptimizerOptions,
     "scheduler": SchedulerOptions,
     "training": TrainingOptions,
+    "validation": ValidationOptions,
     "saving": SavingOptions,
     "sampling": SamplingOptions,
     "logging": LoggingOptions,
@@ -28,4 +30,5 @@ OLD_NAMES = {"caption_extention": "caption_extension"}  # spellings of earlier d
 __all__ = [
     "OLD_NAMES", "TOPICS", "DataOptions", "EmbeddingOptions", "LoggingOptions", "LossOptions", "MetadataOptions", "ModelOptions",
     "NetworkOptions", "NoiseOptions", "OptimizerOptions", "SamplingOptions", "SavingOptions", "SchedulerOptions", "TrainingOptions",
+    "ValidationOptions",
 ]  # fmt: skip
