@@ -18,7 +18,7 @@ from library.data.scan import in_threads
 if TYPE_CHECKING:
     from library.config.datasets import DatasetSettings, SubsetSettings
 
-_NAME = re.compile(r"class_image_(\d{5})")  # without its extension
+_NAME = re.compile(r"class_image_(\d{5})")  # without its extension; the option ends at five digits, too
 _TEXT = "parameters"  # the key under which programs that draw keep such things in a PNG
 _BYTES_A_PIXEL = 3  # at most
 
@@ -66,9 +66,7 @@ def list_class_folder(path: Path, subset: SubsetSettings) -> Folder:
     return list_folder(path, subset.where)
 
 
-def missing_class_images(
-    folder: Folder, path: Path, subset: SubsetSettings, dataset: DatasetSettings
-) -> ClassImages | None:
+def missing_class_images(folder: Folder, path: Path, subset: SubsetSettings, dataset: DatasetSettings) -> ClassImages | None:
     """What there will have to be drawn, so that the folder has the number of pictures that its subset asks for.
 
     Pictures of the user's count. The lowest free numbers are taken: after a kill, the same ones as before.

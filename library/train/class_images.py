@@ -7,6 +7,7 @@ class, so that the subject does not take its place.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -42,10 +43,10 @@ def draw_class_images(plan: Plan, parts: Parts, runtime: Runtime, record: RunRec
     if not groups:
         return
     if runtime.is_main:
-        for wanted, _ in groups:
-            remove_leftovers(wanted.folder)  # of runs that were killed
+        for folder in {wanted.folder for wanted, _ in groups}:
+            remove_leftovers(folder)  # of runs that were killed
     started = time.monotonic()
-    total = sum(len(wanted.missing.intersection(group)) for wanted, group in groups)
+    total = _missing_in(groups)
     drawing = _Drawing(plan, parts, runtime)
     try:
         with CountBar("class pictures", total, runtime.is_main) as bar:
@@ -55,7 +56,7 @@ def draw_class_images(plan: Plan, parts: Parts, runtime: Runtime, record: RunRec
                     runtime.stop_request.check()
                     if runtime.rank < len(at_once):
                         drawing.draw(*at_once[runtime.rank])
-                    bar.advance(sum(len(wanted.missing.intersection(group)) for wanted, group in at_once))
+                    bar.advance(_missing_in(at_once))
     except (Stopped, UserError) as error:
         reason = error.messages[0] if isinstance(error, UserError) else runtime.stop_request.reason or "another process was asked to"
         record.report("class_images_stopped", count=bar.done, total=total, reason=reason)
@@ -67,8 +68,15 @@ def draw_class_images(plan: Plan, parts: Parts, runtime: Runtime, record: RunRec
 
 def _groups(plan: Plan) -> list[Group]:
     """Every batch to draw; a folder that several datasets use counts once."""
-    folders = {wanted.folder.resolve(): wanted for dataset in reversed(plan.prepared) for wanted in dataset.class_images}
-    return [(wanted, group) for _, wanted in sorted(folders.items()) for group in wanted.groups]
+    folders: dict[Path, ClassImages] = {}
+    for dataset in plan.prepared:
+        for wanted in dataset.class_images:
+            folders.setdefault(wanted.folder.resolve(), wanted)
+    return [(wanted, group) for wanted in folders.values() for group in wanted.groups]
+
+
+def _missing_in(groups: Sequence[Group]) -> int:
+    return sum(len(wanted.missing.intersection(group)) for wanted, group in groups)
 
 
 class _Drawing:

@@ -133,6 +133,7 @@ SECOND = "data.json [[datasets]] 1 [[datasets.subsets]] 2"
         ([TRAIN | {"class_prompt": "a frog"}, REG], ["subsets]] 1 class_prompt: only regularisation", "is_reg = true"]),
         ([TRAIN | {"num_class_images": 3}, REG], ["subsets]] 1 num_class_images: only regularisation", "is_reg = true"]),
         ([TRAIN, REG | {"image_dir": "reg", "num_class_images": -1}], [f"{SECOND} num_class_images", "-1", "at least 0"]),
+        ([TRAIN, REG | {"image_dir": "reg", "num_class_images": 100_000}], [f"{SECOND} num_class_images", "at most 99999"]),
         ([TRAIN, REG | {"image_dir": "reg", "num_class_images": 2.5}], [f"{SECOND} num_class_images", "2.5"]),
         ([TRAIN, REG | {"class_prompt": 3, "class_tokens": "frog"}], [f"{SECOND} class_prompt"]),
         ([TRAIN, REG | {"class_prompt": ""}], [f"{SECOND} class_prompt: this is missing", 'class_prompt = "a frog"']),

@@ -20,7 +20,10 @@ class DataOptions:
     )
     reg_data_dir: str | None = option(None, "The same for regularisation pictures: what the class should keep looking like.")
     num_class_images: int = option(
-        0, "Regularisation pictures in each folder of them: what is missing is drawn with the base model before training.", least=0
+        0,
+        "Regularisation pictures in each folder of them: what is missing is drawn with the base model before training.",
+        least=0,
+        most=99_999,
     )
     class_prompt: str | None = option(
         None, "What missing regularisation pictures are drawn from, and their caption. Left out: the folder's class tokens."
