@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from library.data.lookalikes import Lookalike
 from library.data.records import ImageRecord, PreparedDataset, Size
 from library.data.wording import shortened
 
-_LISTED = 5  # images without a caption that are named
+_LISTED = 5  # images without a caption, and pairs of images that look alike, that are named
 
 
 @dataclass
@@ -22,13 +23,15 @@ class ImageCounts:
     upscaled: int = 0
     cropped_shares: float = 0.0  # sum over images of the share of the area that is cropped away
     aspect_errors: float = 0.0  # sum over images of |width/height of the bucket - that of the image|
+    without_caption: int = 0  # neither a caption nor class tokens, or an empty caption file
+    lookalikes: int = 0  # look like an earlier image of the dataset; 0 too if nobody compared them
 
     def add(self, record: ImageRecord) -> None:
         self.images += 1
         self.regularisation_images += record.is_reg
         self.entries += 0 if record.is_reg else record.num_repeats
-        self.upscaled += record.resized[0] > record.size[0] or record.resized[1] > record.size[1]
-        self.cropped_shares += 1 - _area(record.bucket) / _area(record.resized)
+        self.upscaled += is_enlarged(record)
+        self.cropped_shares += cropped_share(record)
         self.aspect_errors += abs(record.bucket[0] / record.bucket[1] - record.size[0] / record.size[1])
 
     @property
@@ -59,6 +62,8 @@ class DatasetReport:
     regularisation_entries: int
     skipped: list[tuple[str, str]]  # (path, reason)
     notes: list[str]
+    lookalikes: list[Lookalike] | None  # None: nobody compared the images
+    is_foreign: bool = False  # a class of the user's makes batches, which are counted as images
 
 
 @dataclass
@@ -76,19 +81,36 @@ class DataReport:
         return {"datasets": [_as_json(dataset) for dataset in self.datasets]}
 
 
-def data_report(prepared: Sequence[PreparedDataset]) -> DataReport:
-    """Counts of every dataset and bucket."""
-    return DataReport([_report_dataset(dataset) for dataset in prepared])
+def data_report(
+    prepared: Sequence[PreparedDataset], lookalikes: Sequence[list[Lookalike]] | None = None
+) -> DataReport:
+    """Counts of every dataset and bucket. `lookalikes`: by dataset, if somebody compared the images."""
+    return DataReport(
+        [_report_dataset(dataset, lookalikes[number] if lookalikes else None) for number, dataset in enumerate(prepared)]
+    )
 
 
-def _report_dataset(prepared: PreparedDataset) -> DatasetReport:
+def is_enlarged(record: ImageRecord) -> bool:
+    """Whether the image has fewer pixels than are trained on, in one direction at least."""
+    return record.resized[0] > record.size[0] or record.resized[1] > record.size[1]
+
+
+def cropped_share(record: ImageRecord) -> float:
+    """The share of the image's area that is cropped away, 0..1."""
+    return 1 - _area(record.bucket) / _area(record.resized)
+
+
+def _report_dataset(prepared: PreparedDataset, lookalikes: list[Lookalike] | None) -> DatasetReport:
     total = ImageCounts()
     buckets: dict[Size, ImageCounts] = defaultdict(ImageCounts)
     captions = CaptionCounts()
+    copies = {found.path for found in lookalikes or ()}
     for record in prepared.records:
-        total.add(record)
-        buckets[record.bucket].add(record)
-        _count_caption(captions, record, prepared.settings.subsets[record.subset].class_tokens)
+        silent = _count_caption(captions, record, prepared.settings.subsets[record.subset].class_tokens)
+        for counts in (total, buckets[record.bucket]):
+            counts.add(record)
+            counts.without_caption += silent
+            counts.lookalikes += record.path in copies
     for ring in prepared.regularisation_rings:
         buckets[prepared.records[ring.order[0]].bucket].entries += ring.slots
         total.entries += ring.slots
@@ -108,18 +130,23 @@ def _report_dataset(prepared: PreparedDataset) -> DatasetReport:
         regularisation_entries=prepared.regularisation_entry_count,
         skipped=prepared.skipped,
         notes=[*settings.notes, *prepared.notes],
+        lookalikes=lookalikes,
+        is_foreign=prepared.maker is not None,
     )
 
 
-def _count_caption(captions: CaptionCounts, record: ImageRecord, class_tokens: str | None) -> None:
+def _count_caption(captions: CaptionCounts, record: ImageRecord, class_tokens: str | None) -> bool:
+    """Whether the image has no caption, nor class tokens."""
     if record.has_caption:
         captions.files += 1
         if not record.caption:
             captions.empty.append(record.path)
-    elif class_tokens is None:
+        return not record.caption
+    if class_tokens is None:
         captions.missing.append(record.path)
-    else:
-        captions.class_tokens += 1
+        return True
+    captions.class_tokens += 1
+    return False
 
 
 def _dataset_lines(number: int, report: DatasetReport) -> list[str]:
@@ -141,8 +168,10 @@ def _dataset_lines(number: int, report: DatasetReport) -> list[str]:
         lines.append(
             f"  {bucket_width:>5}x{bucket_height:<5} {counts.images:>6} images {counts.entries:>7} an epoch"
             f"  {counts.upscaled:>6} enlarged  {counts.cropped_share:6.1%} cropped away"
+            f"{f'  {counts.without_caption} without caption' if counts.without_caption else ''}"
+            f"{f'  {counts.lookalikes} look-alikes' if counts.lookalikes else ''}"
         )
-    return lines + _caption_lines(report.captions) + _remark_lines(report)
+    return lines + _caption_lines(report.captions) + _lookalike_lines(report.lookalikes) + _remark_lines(report)
 
 
 def _caption_lines(captions: CaptionCounts) -> list[str]:
@@ -153,6 +182,15 @@ def _caption_lines(captions: CaptionCounts) -> list[str]:
             named = ", ".join(paths[:_LISTED]) + (", ..." if len(paths) > _LISTED else "")
             lines.append(f"  {len(paths)} {'image has' if len(paths) == 1 else 'images have'} {kind}: {named}")
     return lines
+
+
+def _lookalike_lines(lookalikes: list[Lookalike] | None) -> list[str]:
+    if lookalikes is None:
+        return []
+    copies = sum(found.exact for found in lookalikes)
+    lines = [f"  look-alikes: {copies} exact copies, {len(lookalikes) - copies} near-duplicates"]
+    lines += [f"    {found.path} {'is a copy of' if found.exact else 'looks like'} {found.of}" for found in lookalikes[:_LISTED]]
+    return lines + (["    ..."] if len(lookalikes) > _LISTED else [])
 
 
 def _remark_lines(report: DatasetReport) -> list[str]:
@@ -172,6 +210,7 @@ def _as_json(report: DatasetReport) -> dict[str, Any]:
         "captions": asdict(report.captions),
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
         "notes": report.notes,
+        "lookalikes": None if report.lookalikes is None else [asdict(found) for found in report.lookalikes],
     }
 
 
@@ -183,6 +222,8 @@ def _counts(counts: ImageCounts) -> dict[str, Any]:
         "upscaled": counts.upscaled,
         "cropped_share": counts.cropped_share,
         "mean_aspect_error": counts.aspect_errors / max(1, counts.images),
+        "without_caption": counts.without_caption,
+        "lookalikes": counts.lookalikes,
     }
 
 

@@ -14,7 +14,7 @@ from library.errors import UserError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_THREADS = min(16, (os.cpu_count() or 1) + 4)  # more than cores: the waiting is for the disk
+THREADS = min(16, (os.cpu_count() or 1) + 4)  # more than cores: the waiting is for the disk
 _CHUNK = 256  # items a task, so that a hundred thousand images do not make as many futures
 
 # All images are decoded beforehand if they have at most this many pixels together (570 images of 512x512; a few seconds).
@@ -69,7 +69,7 @@ def in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> 
             return error
 
     chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         return [result for chunk in pool.map(lambda chunk: [attempt(item) for item in chunk], chunks) for result in chunk]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from library.config.datasets import DatasetSettings, SubsetSettings
+from library.data.lookalikes import Lookalike
 from library.data.records import ImageRecord, PreparedDataset
 from library.data.report import data_report
 
@@ -24,7 +25,7 @@ def report():
         ImageRecord("b/5.png", (64, 64), "", False, 1, True, 1, square, (64, 64)),
     ]
     prepared = PreparedDataset(settings, records, skipped=[("a/6.png", "is empty")], notes=["another note"])
-    return data_report([prepared])
+    return data_report([prepared], [[Lookalike("a/3.png", "a/1.png", False), Lookalike("b/5.png", "b/4.png", True)]])
 
 
 def test_counts(report):
@@ -36,6 +37,8 @@ def test_counts(report):
     assert (tall.images, tall.entries, tall.upscaled) == (1, 3, 0)
     assert square.cropped_share == pytest.approx(0.5 / 4)  # half of the second image's area
     assert tall.cropped_share == 0
+    assert (square.without_caption, tall.without_caption, found.total.without_caption) == (2, 1, 3)
+    assert (square.lookalikes, tall.lookalikes, found.total.lookalikes) == (1, 1, 2)
     assert (found.captions.files, found.captions.class_tokens) == (2, 1)
     assert (found.captions.missing, found.captions.empty) == (["b/4.png", "b/5.png"], ["a/3.png"])
 
@@ -50,7 +53,10 @@ def test_json(report):
         "upscaled": 1,
         "cropped_share": 0.125,
         "mean_aspect_error": 0.125,
+        "without_caption": 2,
+        "lookalikes": 1,
     }
+    assert found["lookalikes"][1] == {"path": "b/5.png", "of": "b/4.png", "exact": True, "leaks": False}
     assert found["skipped"] == [{"path": "a/6.png", "reason": "is empty"}]
     assert found["notes"] == ["a note", "another note"]
     assert found["resolution"] == [64, 64]
@@ -64,6 +70,9 @@ def test_lines(report):
     assert "2 from files, 1 from class tokens, 2 missing" in text
     assert "2 images have no caption: b/4.png, b/5.png" in text
     assert "1 image has an empty caption file: a/3.png" in text
+    assert "look-alikes: 1 exact copies, 1 near-duplicates" in text
+    assert "a/3.png looks like a/1.png" in text and "b/5.png is a copy of b/4.png" in text
+    assert "  2 without caption  1 look-alikes" in text
     assert "left out: a/6.png: is empty" in text
     assert "note: a note" in text and "note: another note" in text
     assert all(len(line) < 130 for line in report.lines())
@@ -75,3 +84,4 @@ def test_without_buckets_the_report_says_what_happens():
     text = "\n".join(data_report([PreparedDataset(settings, [record])]).lines())
     assert "no buckets: each image is resized to cover 512x768, then cropped to it" in text
     assert "33.3% cropped away" in text
+    assert "look-alike" not in text  # nobody compared the images
