@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("library.checkpoint.temporary", "library.checkpoint.files", "library.checkpoint.hashes"),  # leaves that others may use
     ("library.diffusion", "library.data", "library.optim", "library.checkpoint", "networks"),
     ("library.families",),
-    ("library.methods", "library.sampling"),
+    ("library.methods", "library.sampling", "library.review"),
     ("library.train",),
     ("library.preparation",),
     ("tools", "finetune", "benchmarks"),

@@ -11,7 +11,7 @@ FILE_OPTIONS = ("config_file", "output_config")  # flags that say where options 
 
 # Options of train_network.py in the interface that this project follows.
 _NOT_BUILT_NAMES = """
-async_upload cpu_offload_checkpointing ddp_gradient_as_bucket_view ddp_static_graph ddp_timeout debug_dataset deepspeed
+async_upload cpu_offload_checkpointing ddp_gradient_as_bucket_view ddp_static_graph ddp_timeout deepspeed
 dynamo_backend fp16_master_weights_and_gradients fp8_base fp8_base_unet highvram
 huggingface_path_in_repo huggingface_repo_id huggingface_repo_type huggingface_repo_visibility huggingface_token
 log_config log_tracker_config lowram mem_eff_attn offload_optimizer_device

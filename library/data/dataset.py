@@ -62,6 +62,10 @@ class TrainingDataset(Dataset[Batch]):
             return self._with_images(batch, samples)
         return batch if self.cache.in_memory else self._with_latents(batch, samples)
 
+    def described(self, place: BatchPlace) -> Batch:
+        """The batch of a place without pixels or latents."""
+        return self._described(place, [self._sample(place.epoch, ref) for ref in place.samples])
+
     def with_latents_in_memory(self, batch: Batch) -> Batch:
         """Add what only the main process has, so that no loader's worker needs a copy of it."""
         if self.cache is None or not self.cache.in_memory:

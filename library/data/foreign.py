@@ -13,12 +13,14 @@ from library.errors import UserError
 _BUCKET_STEP = 64  # that sizes of pictures must be multiples of
 
 
-def prepare_foreign(name: str, max_token_length: int | None, resolution: Size, where: str) -> PreparedDataset:
+def prepare_foreign(
+    name: str, max_token_length: int | None, resolution: Size, where: str, debug_dataset: bool = False
+) -> PreparedDataset:
     """The dataset of the class `name` (package.module.Class), each of its items an entry. `where` names the option in messages.
 
     What the class itself raises is not caught: its author needs the traceback.
     """
-    maker = _find_class(name, where)(None, max_token_length, resolution, False)
+    maker = _find_class(name, where)(None, max_token_length, resolution, debug_dataset)
     _check(maker, name, where)
     if hasattr(maker, "verify_bucket_reso_steps"):
         maker.verify_bucket_reso_steps(_BUCKET_STEP)

@@ -67,8 +67,9 @@ def compare_pictures(
 def _pictures(dataset: PreparedDataset) -> Iterator[str]:
     """Training pictures come first: a held-out picture is told to look like one of them, not the other way round."""
     if dataset.maker is None:
-        held_out = dataset.validation.records if dataset.validation else []
-        yield from (record.path for record in (*dataset.records, *held_out) if not record.is_latents)
+        for part in (dataset, dataset.validation) if dataset.validation else (dataset,):
+            absent = part.absent
+            yield from (record.path for record in part.records if record.path not in absent)
 
 
 def _attempt(path: str) -> Fingerprint | BadImage:

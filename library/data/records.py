@@ -61,6 +61,14 @@ class PreparedDataset:
         self.regularisation_rings = balanced_rings(weights, len(self.train_entries))
 
     @property
+    def absent(self) -> dict[str, str]:
+        """Images that nobody can look at before training, and why, by path."""
+        absent = {record.path: "only its cached latents are there" for record in self.records if record.is_latents}
+        for wanted in self.class_images:
+            absent |= {str(wanted.path(number)): f'to be drawn from "{wanted.prompt}"' for number in wanted.missing}
+        return absent
+
+    @property
     def entries_per_batch(self) -> int:
         return 1 if self.maker is not None else self.settings.batch_size
 

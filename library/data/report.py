@@ -130,7 +130,7 @@ def _report_dataset(prepared: PreparedDataset, lookalikes: list[Lookalike] | Non
         regularisation_entries=prepared.regularisation_entry_count,
         skipped=prepared.skipped,
         notes=[*settings.notes, *prepared.notes],
-        lookalikes=lookalikes,
+        lookalikes=None if prepared.maker is not None else lookalikes,
         is_foreign=prepared.maker is not None,
     )
 

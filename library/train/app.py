@@ -12,7 +12,7 @@ from library.config.scripts import Script
 from library.errors import UserError
 from library.train.console import set_up_logging
 from library.train.plan import make_plan
-from library.train.signals import StopRequest
+from library.train.signals import FINISHES_STEP, StopRequest
 
 USER_MISTAKE = 2
 STATUS_FILE = "TADPOLE_STATUS_FILE"  # launch.py reads from it the process to signal, and the exit code
@@ -44,15 +44,18 @@ def run(script: Script, argv: list[str]) -> int:
 
 
 def plan_and_train(script: Script, settings: Settings) -> int:
-    stop_request = StopRequest()
+    looks_only = settings.training.dry_run or settings.training.debug_dataset
+    stop_request = StopRequest("stopping" if looks_only else FINISHES_STEP)
     stop_request.listen()  # before the imports that take seconds: the launcher may die meanwhile
     set_up_logging(settings.logging, is_main())
     plan = make_plan(settings)
+    if looks_only and not stop_request.wanted:
+        from library.train.looking import look
+
+        return look(plan, stop_request) if is_main() else 0
     if is_main():
         print("\n".join(plan.lines()), flush=True)
-    if settings.training.dry_run and is_main():
-        print("dry run: everything is in order; nothing was trained or written")
-    if settings.training.dry_run or stop_request.wanted:
+    if stop_request.wanted:
         return stop_request.exit_code
     from library.train.run import train_by_plan
 

@@ -11,13 +11,12 @@ import torch
 from library.data.cache import CacheSettings, LatentCache
 from library.data.cache_fill import fill_cache
 from library.data.dataset import TrainingDataset
-from library.data.foreign_batches import ForeignDataset
-from library.data.loader import make_loader, worker_count
-from library.data.order import TrainingOrder
+from library.data.loader import make_loader
 from library.data.records import PreparedDataset
 from library.data.templates import caption_replacements
 from library.data.validation import validation_datasets
 from library.data.weights_fingerprint import weights_fingerprint
+from library.train.data_order import make_dataset, make_order, workers_of
 from library.train.plan import Plan
 from library.train.runtime import Runtime
 from library.types import Batch, Parts
@@ -43,25 +42,16 @@ def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Batches:
         cache.share_borrowed(runtime.merged(cache.borrowed_by_path()))
     if cache is not None and not plan.prompts:
         parts.vae.to("cpu")  # nothing needs it any more
-    replacements = caption_replacements(settings.embedding)
-    dataset: TrainingDataset | ForeignDataset
-    if settings.data.dataset_class:
-        dataset = ForeignDataset(plan.prepared[0], plan.seed, plan.length.last_step)
-    else:
-        dataset = TrainingDataset(
-            plan.prepared, plan.seed, plan.length.last_step, settings.data.prior_loss_weight, cache, replacements
-        )
-    order = TrainingOrder(
-        plan.prepared, plan.seed, settings.training.gradient_accumulation_steps, runtime.rank, runtime.world_size
-    )
-    asked = settings.given("max_data_loader_n_workers") is not None
-    workers = worker_count(settings.data.max_data_loader_n_workers, asked, dataset)
-    training = make_loader(dataset, order.places(plan.length.first_step, plan.length.last_step), workers)
+    dataset = make_dataset(plan, cache)
+    workers = workers_of(plan, dataset)
+    places = make_order(plan, runtime.rank).places(plan.length.first_step, plan.length.last_step)
+    training = make_loader(dataset, places, workers)
     if plan.validation is None:
         return Batches(training, lambda: iter(()))
+    replacements = caption_replacements(settings.embedding)
     shown = TrainingDataset(everything, plan.validation.seed, plan.length.last_step, 1.0, cache, replacements)
-    places = plan.validation.places[runtime.rank :: runtime.world_size]
-    return Batches(training, lambda: make_loader(shown, places, min(workers, len(places))))
+    held_out = plan.validation.places[runtime.rank :: runtime.world_size]
+    return Batches(training, lambda: make_loader(shown, held_out, min(workers, len(held_out))))
 
 
 def _make_cache(plan: Plan, everything: list[PreparedDataset], parts: Parts, runtime: Runtime) -> LatentCache:

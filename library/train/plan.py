@@ -160,7 +160,9 @@ def _prepare(settings: Settings, datasets: list[DatasetSettings]) -> list[Prepar
     where = settings.where("dataset_class")
     if data.resolution is None:
         raise UserError(f"{where}: the class is told the resolution, which is missing; give --resolution 512")
-    prepared = prepare_foreign(data.dataset_class, settings.model.max_token_length, data.resolution, where)
+    prepared = prepare_foreign(
+        data.dataset_class, settings.model.max_token_length, data.resolution, where, settings.training.debug_dataset
+    )
     names = [field.name for field in dataclasses.fields(data) if field.name not in CLASS_OPTIONS]
     if unused := [name for name in names if settings.changed(name)]:
         prepared.notes.append(f"{where}: the class decides about pictures and captions; not used are {', '.join(unused)}")

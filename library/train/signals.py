@@ -12,6 +12,7 @@ from types import FrameType
 import psutil
 
 LAUNCHED_BY_ACCELERATE = "ACCELERATE_MIXED_PRECISION"  # the launcher sets it for the processes that it starts
+FINISHES_STEP = "finishing this step, then saving weights and state"
 SAME_GESTURE_S = 1.0  # one Ctrl-C reaches a process twice: from the terminal and from the launcher
 
 
@@ -22,10 +23,12 @@ class Stopped(Exception):
 class StopRequest:
     """Remembers that somebody asked to stop. A second signal, a second or more later, leaves at once.
 
+    `answer`: what the person is told that happens now.
     `exit_code`: 130 after SIGINT, 143 after SIGTERM or when the launcher has died.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = FINISHES_STEP) -> None:
+        self.answer = answer
         self.wanted = False
         self.reason = ""
         self.exit_code = 0
@@ -55,11 +58,7 @@ class StopRequest:
         if not self.wanted:
             name = signal.Signals(number).name
             self.ask(name, exit_code)
-            print(
-                f"\n{name}: finishing this step, then saving weights and state. Once more to leave at once.",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"\n{name}: {self.answer}. Once more to leave at once.", file=sys.stderr, flush=True)
 
     def _watch_parent(self, parent: psutil.Process) -> None:
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:

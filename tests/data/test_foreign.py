@@ -31,6 +31,8 @@ def test_the_class_is_made_and_counted():
     prepared = prepared_of("Full")
     assert prepared.maker.made_with == (None, None, (64, 128), False)
     assert prepared.maker.steps == 64
+    looked_at = prepare_foreign(f"{HERE}.Full", 150, (64, 64), "--dataset_class", debug_dataset=True)
+    assert looked_at.maker.made_with == (None, 150, (64, 64), True)
     report = "\n".join(data_report([prepared]).lines())
     assert "batch size 2" in report
     assert f"{HERE}.Full makes the batches, at most 2 images in each, of 9 train images and 3 reg images" in report

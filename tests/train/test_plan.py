@@ -185,7 +185,8 @@ def test_a_dry_run_prints_the_plan_and_reads_no_weight(workshop):
         "steps: 1 to 7, 3 epochs; seed 1",
         "effective batch: 2 (batch x 1 processes x 2 accumulated)",
         "toad-step00000003.safetensors, toad-step00000003-state, toad-step00000006.safetensors",
-        "nothing was trained",
+        "nothing was trained, and nothing written but the dataset report",
     ):
         assert line in outcome.output
-    assert list(workshop.output("dry").iterdir()) == []
+    files = sorted(path.name for path in workshop.output("dry").iterdir())
+    assert files == ["toad_dataset_report.html", "toad_dataset_report.json"]

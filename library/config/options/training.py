@@ -87,4 +87,7 @@ class TrainingOptions:
     )
     ema_samples: bool = option(False, "Draw sample pictures with the average too, not with the weights as they are.")
     sdpa: bool = option(False, "Use PyTorch's scaled dot product attention.")
-    dry_run: bool = option(False, "Check everything, print the plan of the run and stop; no model is loaded.")
+    dry_run: bool = option(
+        False, "Check everything, print the plan, write a report of the pictures as a web page and stop; no model is loaded."
+    )
+    debug_dataset: bool = option(False, "Do the same, then show batch after batch as training gets them, instead of training.")
