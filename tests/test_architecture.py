@@ -232,6 +232,9 @@ def test_there_is_one_training_loop() -> None:
 # Options that no code asks for, and what answers them.
 ANSWERED = {
     "sdpa": "this attention is used in any case, and check.py says so",
+    "mem_eff_attn": "the attention that is used in any case holds no full matrix, and check.py says so",
+    "ddp_gradient_as_bucket_view": "there is no DDP, and check.py says so",
+    "ddp_static_graph": "there is no DDP, and check.py says so",
     "persistent_data_loader_workers": "workers live as long as the run in any case, and check.py says so",
     "log_with": "tensorboard is the only choice yet",
     "skip_until_initial_step": "initial_step and initial_epoch set the place in the data order in any case",

@@ -19,6 +19,7 @@ SETTINGS: dict[str, tuple[str | tuple[str, str], ...]] = {
     "saving": ("output_name",),
     "optimizer": ("learning_rate", "unet_lr", "max_grad_norm"),
     "training": ("gradient_checkpointing", "gradient_accumulation_steps", "mixed_precision", "full_fp16"),
+    "memory": ("lowram", "fp8_base", "fp8_base_unet"),
     "scheduler": ("lr_warmup_steps", "lr_scheduler"),
     "network": ("network_module", "network_dim", "network_alpha", "network_dropout", "training_comment", "scale_weight_norms"),
     "model": ("v2", "clip_skip", "max_token_length"),
@@ -38,9 +39,6 @@ SETTINGS: dict[str, tuple[str | tuple[str, str], ...]] = {
 }  # fmt: skip
 # Readers expect these fields; what they tell of is not built, so that they always say that it was off.
 CONSTANT = {
-    "ss_lowram": False,
-    "ss_fp8_base": False,
-    "ss_fp8_base_unet": False,
     "ss_sd_scripts_commit_hash": "(unknown)",
 }
 # What other programs need in order to load the file: all that `no_metadata` leaves.

@@ -113,6 +113,18 @@ def _is_several_words(settings: Settings) -> bool:
     return token != "".join(token.split())
 
 
+def _of_ddp(option: str) -> Rule:
+    return Rule(option, lambda s: s.changed(option), "gradients are averaged without PyTorch's DDP, so that this changes nothing")
+
+
+def _needs_narrow_numbers(option: str) -> Rule:
+    return Rule(
+        option,
+        lambda s: s.changed(option) and s.training.mixed_precision == "no",
+        'this needs mixed_precision = "bf16" or "fp16", in which the weights are used',
+    )
+
+
 RULES: tuple[Rule, ...] = (
     _required("pretrained_model_name_or_path", '"model.safetensors"'),
     _required("network_module", '"networks.lora"'),
@@ -142,6 +154,12 @@ RULES: tuple[Rule, ...] = (
         'huber_schedule "snr" does not use this; write huber_schedule = "constant" or "exponential", or remove huber_scale',
     ),
     # precision and memory
+    *map(_needs_narrow_numbers, ("fp8_base", "fp8_base_unet")),
+    _excludes("fp8_base_unet", "fp8_base", "fp8_base keeps the U-Net in 8 bits too; remove one of them"),
+    _excludes("xformers", "sdpa", "both say which attention to use; remove one of them"),
+    _excludes("xformers", "mem_eff_attn", "both say which attention to use; remove one of them"),
+    _excludes("xformers", "torch_compile", "xformers' attention cannot be compiled; remove one of them"),
+    _needs("dynamo_backend", "torch_compile"),
     Rule(
         "full_fp16",
         lambda s: s.training.full_fp16 and s.training.mixed_precision != "fp16",
@@ -218,7 +236,14 @@ ODDITIES: tuple[Rule, ...] = (
         lambda s: s.saving.skip_until_initial_step,
         "a run begins at its place in the order of the pictures in any case",
     ),
-    Rule("sdpa", lambda s: s.training.sdpa, "this attention is used in any case"),
+    Rule("sdpa", lambda s: s.memory.sdpa, "this attention is used in any case"),
+    Rule(
+        "mem_eff_attn",
+        lambda s: s.memory.mem_eff_attn,
+        "PyTorch's attention, which is used in any case, holds no full matrix",
+    ),
+    Rule("lowram", lambda s: s.memory.lowram, "weights go to their device one by one in any case"),
+    *map(_of_ddp, ("ddp_gradient_as_bucket_view", "ddp_static_graph")),
     Rule(
         "persistent_data_loader_workers",
         lambda s: s.data.persistent_data_loader_workers,

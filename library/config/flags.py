@@ -69,15 +69,17 @@ def build_parser(script: Script) -> argparse.ArgumentParser:
 
 def _add_flag(group: argparse._ArgumentGroup, option: Option) -> None:
     help_text = describe(option).replace("%", "%%")
+    old_flags = [f"--{old}" for old, new in OLD_NAMES.items() if new == option.name]
     if option.default is False:
         group.add_argument(option.flag, action="store_true", help=help_text)
+        for flag in old_flags:
+            group.add_argument(flag, action="store_true", dest=option.name, help=argparse.SUPPRESS)
         return
     metavar = "{" + ",".join(map(str, option.declared.choices)) + "}" if option.declared.choices else _METAVARS[option.kind.name]
     nargs = "*" if option.kind.many else None
     group.add_argument(option.flag, nargs=nargs, metavar=metavar, help=help_text)
-    for old, new in OLD_NAMES.items():
-        if new == option.name:
-            group.add_argument(f"--{old}", dest=new, metavar=metavar, help=argparse.SUPPRESS)
+    for flag in old_flags:
+        group.add_argument(flag, dest=option.name, metavar=metavar, help=argparse.SUPPRESS)
 
 
 _METAVARS = {"str": "TEXT", "int": "N", "float": "X", "int_or_float": "N|X", "Path": "FILE"}

@@ -11,20 +11,24 @@ FILE_OPTIONS = ("config_file", "output_config")  # flags that say where options 
 
 # Options of train_network.py in the interface that this project follows.
 _NOT_BUILT_NAMES = """
-async_upload cpu_offload_checkpointing ddp_gradient_as_bucket_view ddp_static_graph ddp_timeout deepspeed
-dynamo_backend fp16_master_weights_and_gradients fp8_base fp8_base_unet highvram
+async_upload deepspeed
+fp16_master_weights_and_gradients
 huggingface_path_in_repo huggingface_repo_id huggingface_repo_type huggingface_repo_visibility huggingface_token
-log_config log_tracker_config lowram mem_eff_attn offload_optimizer_device
+log_config log_tracker_config offload_optimizer_device
 offload_optimizer_nvme_path offload_param_device offload_param_nvme_path resume_from_huggingface
-save_state_to_huggingface torch_compile wandb_api_key wandb_run_name
-xformers zero3_init_flag zero3_save_16bit_model zero_stage
+save_state_to_huggingface wandb_api_key wandb_run_name
+zero3_init_flag zero3_save_16bit_model zero_stage
 """
 NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())
+
+IMPOSSIBLE = {
+    "cpu_offload_checkpointing": "the U-Nets of Stable Diffusion cannot do this: delete it; gradient_checkpointing saves memory too",
+}
 
 # Options of other training scripts only, not declared here.
 OTHER_SCRIPTS = {
     "train_db.py": "learning_rate_te stop_text_encoder_training use_safetensors",
-    "fine_tune.py": "diffusers_xformers train_text_encoder",
+    "fine_tune.py": "train_text_encoder",
     "sdxl_train.py": "block_lr learning_rate_te1 learning_rate_te2",
     "sdxl_train_network.py": "cache_text_encoder_outputs cache_text_encoder_outputs_to_disk disable_mmap_load_safetensors",
     "flux_train_network.py": "ae apply_t5_attn_mask blocks_to_swap clip_l controlnet_model_name_or_path discrete_flow_shift "
@@ -40,6 +44,8 @@ def explain_unknown(name: str, script: Script) -> str:
     """What to say of a flag (without its dashes) or a key that this script does not have."""
     if name in NOT_BUILT:
         return "known, not built yet"
+    if name in IMPOSSIBLE:
+        return IMPOSSIBLE[name]
     if name in _SCRIPT_OF:
         return f"this is an option of {_SCRIPT_OF[name]}, not of {script.name}"
     if name in OPTIONS:

@@ -15,6 +15,7 @@ from library.config.options import (
     EmbeddingOptions,
     LoggingOptions,
     LossOptions,
+    MemoryOptions,
     MetadataOptions,
     ModelOptions,
     NetworkOptions,
@@ -60,6 +61,7 @@ class Settings:
     scheduler: SchedulerOptions = SchedulerOptions()
     training: TrainingOptions = TrainingOptions()
     validation: ValidationOptions = ValidationOptions()
+    memory: MemoryOptions = MemoryOptions()
     saving: SavingOptions = SavingOptions()
     sampling: SamplingOptions = SamplingOptions()
     logging: LoggingOptions = LoggingOptions()

@@ -40,7 +40,7 @@ def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Batches:
         cache = _make_cache(plan, everything, parts, runtime) if settings.data.cache_latents else None
     if cache is not None:
         cache.share_borrowed(runtime.merged(cache.borrowed_by_path()))
-    if cache is not None and not plan.prompts:
+    if cache is not None and not plan.prompts and not settings.memory.highvram:
         parts.vae.to("cpu")  # nothing needs it any more
     dataset = make_dataset(plan, cache)
     workers = workers_of(plan, dataset)

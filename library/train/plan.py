@@ -31,6 +31,7 @@ from library.families.base import Family
 from library.families.detect import identify
 from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
+from library.train.memory import bytes_of_weight, check_memory_options
 from library.train.method import check_method
 from library.train.validation_plan import ValidationPlan, plan_validation
 
@@ -75,7 +76,9 @@ class Plan:
 
     def memory_bytes(self) -> int:
         """A rough lower bound of what the weights alone take; activations depend on resolution and batch size."""
-        return sum(self.family.parameter_counts().values()) * BYTES_OF_DTYPE[self.settings.training.mixed_precision]
+        usual = BYTES_OF_DTYPE[self.settings.training.mixed_precision]
+        counts = self.family.parameter_counts().items()
+        return sum(count * bytes_of_weight(self.settings.memory, part, usual) for part, count in counts)
 
     def lines(self) -> list[str]:
         """The plan as a person reads it."""
@@ -148,6 +151,7 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
         resume=lambda: find_state(saving.resume, saving) if saving.resume else None,
         optimizer=lambda: check_optimizer(settings.optimizer),
         network=lambda: check_network(settings.network) if settings.script.method == "adapter" else None,
+        memory=lambda: check_memory_options(settings.memory, settings.training.mixed_precision),
         output=lambda: _check_output(saving.output_dir or ""),
         logs=lambda: writable_check(settings.logging.logging_dir, "logging_dir") if settings.logging.logging_dir else None,
     )

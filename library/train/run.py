@@ -27,6 +27,7 @@ from library.train.class_images import draw_class_images
 from library.train.console import ProgressBar
 from library.train.loop import NotFinite, train
 from library.train.loss_splits import LossSplits, named_folders
+from library.train.memory import prepare_model
 from library.train.method import make_method
 from library.train.plan import Plan
 from library.train.reactions import Reactions
@@ -55,7 +56,7 @@ class Run:
         self.plan, self.stop_request = plan, stop_request
         training = settings.training
         self.runtime = Runtime(
-            training.mixed_precision, plan.seed, stop_request, sixteen_bit_weights=training.full_fp16 or training.full_bf16
+            training.mixed_precision, plan.seed, stop_request, training.full_fp16 or training.full_bf16, settings.memory.ddp_timeout
         )
         self.record = RunRecord(plan, self.runtime)
 
@@ -63,6 +64,7 @@ class Run:
         draw_class_images(plan, self.parts, self.runtime, self.record)
         self.method: Method = make_method(settings, plan.seed, self.runtime.trained_dtype)
         self.method.attach(self.parts, plan.family.name)
+        prepare_model(self.parts, settings.memory)
         self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups(), plan.seed)
         self.scheduler = build_scheduler(settings.scheduler, self.optimizer, plan.length.last_step)
         self.average = WeightAverage(parameters_of(self.optimizer), training.ema_decay) if training.ema else None

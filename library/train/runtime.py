@@ -7,11 +7,13 @@ import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from typing import Any
 
 import numpy
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -27,10 +29,18 @@ FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloa
 class Runtime:
     """One process of a run. `rank` and `world_size` count the processes that `accelerate launch` started."""
 
-    def __init__(self, mixed_precision: str, seed: int, stop_request: StopRequest, sixteen_bit_weights: bool = False):
+    def __init__(
+        self,
+        mixed_precision: str,
+        seed: int,
+        stop_request: StopRequest,
+        sixteen_bit_weights: bool = False,
+        timeout_minutes: int | None = None,  # of waiting for other processes; None: as long as PyTorch does
+    ):
+        patience = [InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes))] if timeout_minutes else []
         # Without a GPU accelerate sees several processes only when told that the CPU is meant.
         has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-        self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not has_gpu)
+        self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not has_gpu, kwargs_handlers=patience)
         self.frozen_dtype = FROZEN_DTYPES[mixed_precision]  # of weights that are not trained
         self.trained_dtype = self.frozen_dtype if sixteen_bit_weights else torch.float32
         self._fused: FusedOptimizer | None = None

@@ -11,7 +11,7 @@ import pytest
 
 from library.config.declare import options_of
 from library.config.flags import build_parser
-from library.config.names import FILE_OPTIONS, NOT_BUILT, OTHER_SCRIPTS
+from library.config.names import FILE_OPTIONS, IMPOSSIBLE, NOT_BUILT, OTHER_SCRIPTS
 from library.config.options import OLD_NAMES, TOPICS
 from library.config.scripts import EMBEDDING, FULL, NETWORK, SCRIPTS, TRAIN_NETWORK
 from library.config.settings import OPTIONS, Settings, options_for
@@ -104,8 +104,8 @@ def test_every_option_is_taken_by_the_scripts_of_the_interface_or_deliberately_b
 def test_every_name_of_the_interface_is_declared_or_known() -> None:
     elsewhere = {name for script in OTHER_SCRIPTS if script in ALL for name in OTHER_SCRIPTS[script].split()}
     names = {fact["name"] for fact in FACTS}
-    assert names == (OPTIONS.keys() - NEW) | NOT_BUILT | OLD_NAMES.keys() | set(FILE_OPTIONS) | elsewhere
-    assert not (NOT_BUILT | elsewhere) & OPTIONS.keys()
+    assert names == (OPTIONS.keys() - NEW) | NOT_BUILT | IMPOSSIBLE.keys() | OLD_NAMES.keys() | set(FILE_OPTIONS) | elsewhere
+    assert not (NOT_BUILT | IMPOSSIBLE.keys() | elsewhere) & OPTIONS.keys()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

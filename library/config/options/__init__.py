@@ -2,6 +2,7 @@
 
 from library.config.options.data import DataOptions
 from library.config.options.embedding import EmbeddingOptions
+from library.config.options.memory import MemoryOptions
 from library.config.options.model import ModelOptions, NetworkOptions
 from library.config.options.objective import LossOptions, NoiseOptions
 from library.config.options.output import LoggingOptions, MetadataOptions, SamplingOptions, SavingOptions
@@ -19,16 +20,17 @@ TOPICS: dict[str, type] = {
     "scheduler": SchedulerOptions,
     "training": TrainingOptions,
     "validation": ValidationOptions,
+    "memory": MemoryOptions,
     "saving": SavingOptions,
     "sampling": SamplingOptions,
     "logging": LoggingOptions,
     "metadata": MetadataOptions,
 }
 
-OLD_NAMES = {"caption_extention": "caption_extension"}  # spellings of earlier days
+OLD_NAMES = {"caption_extention": "caption_extension", "diffusers_xformers": "xformers"}  # other spellings
 
 __all__ = [
-    "OLD_NAMES", "TOPICS", "DataOptions", "EmbeddingOptions", "LoggingOptions", "LossOptions", "MetadataOptions", "ModelOptions",
-    "NetworkOptions", "NoiseOptions", "OptimizerOptions", "SamplingOptions", "SavingOptions", "SchedulerOptions", "TrainingOptions",
-    "ValidationOptions",
+    "OLD_NAMES", "TOPICS", "DataOptions", "EmbeddingOptions", "LoggingOptions", "LossOptions", "MemoryOptions",
+    "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions", "OptimizerOptions", "SamplingOptions",
+    "SavingOptions", "SchedulerOptions", "TrainingOptions", "ValidationOptions",
 ]  # fmt: skip

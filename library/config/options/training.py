@@ -86,7 +86,6 @@ class TrainingOptions:
         0.9999, "Weight of the average so far at each step; the first steps have less.", least=0, most=1
     )
     ema_samples: bool = option(False, "Draw sample pictures with the average too, not with the weights as they are.")
-    sdpa: bool = option(False, "Use PyTorch's scaled dot product attention.")
     dry_run: bool = option(
         False, "Check everything, print the plan, write a report of the pictures as a web page and stop; no model is loaded."
     )
