@@ -112,9 +112,8 @@ class TrainingDataset(Dataset[Batch]):
     def _caption(self, place: BatchPlace, sample: _Sample) -> str:
         rng = self._random("caption", place.epoch, sample.ref)
         settings = sample.subset.caption
-        return process_caption(
-            sample.record.caption, settings, rng, place.epoch, place.step, self._max_train_steps, self._replacements
-        )
+        replacements = () if sample.record.is_reg else self._replacements  # the class is not what the new word means
+        return process_caption(sample.record.caption, settings, rng, place.epoch, place.step, self._max_train_steps, replacements)
 
     def _with_images(self, batch: Batch, samples: list[_Sample]) -> Batch:
         pixels = []

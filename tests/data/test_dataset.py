@@ -164,6 +164,21 @@ def test_regularisation_images_weigh_prior_loss_weight(tmp_path):
     assert all(weight == (0.25 if Path(path).parent == reg else 1.0) for path, weight in weighed)
 
 
+def test_templates_are_for_what_is_learned_and_not_for_its_class(tmp_path):
+    train, reg = write_images(tmp_path / "train", SIZES[:1]), write_images(tmp_path / "reg", SIZES[:1])
+    prepared = prepare(subset_of(train), subset_of(reg, is_reg=True))
+    replacements = [("", ["a photo of zorb"]), ("zorb", "zorb zorb1")]
+    dataset = TrainingDataset(prepared, SEED, max_train_steps=100, prior_loss_weight=1.0, replacements=replacements)
+    captions = dict(
+        pair for place in TrainingOrder(prepared, SEED, 1, 0, 1).places(1, 1)
+        for pair in zip(dataset[place].image_paths, dataset[place].captions, strict=True)
+    )  # fmt: skip
+    assert {Path(path).parent.name: text for path, text in captions.items()} == {
+        "train": "a photo of zorb zorb1",
+        "reg": "one 0, two, three, four, five",
+    }
+
+
 def test_custom_attributes_go_with_their_images(tmp_path):
     first, second = (write_images(tmp_path / name, [(128, 128)]) for name in ("a", "b"))
     table = {"score": 3, "nested": {"list": [1, "x", True]}}
