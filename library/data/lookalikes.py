@@ -32,6 +32,10 @@ class Lookalike:
     exact: bool  # the files are the same byte by byte
     leaks: bool = False  # it is held out to measure by, and `of` is trained on
 
+    def __str__(self) -> str:
+        likeness = "is a copy of" if self.exact else "looks like"
+        return f"{likeness} {self.of}{', and is held out' if self.leaks else ''}"
+
 
 @dataclass
 class Comparison:

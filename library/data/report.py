@@ -189,7 +189,7 @@ def _lookalike_lines(lookalikes: list[Lookalike] | None) -> list[str]:
         return []
     copies = sum(found.exact for found in lookalikes)
     lines = [f"  look-alikes: {copies} exact copies, {len(lookalikes) - copies} near-duplicates"]
-    lines += [f"    {found.path} {'is a copy of' if found.exact else 'looks like'} {found.of}" for found in lookalikes[:_LISTED]]
+    lines += [f"    {found.path} {found}" for found in lookalikes[:_LISTED]]
     return lines + (["    ..."] if len(lookalikes) > _LISTED else [])
 
 

@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from library.checkpoint.files import atomic_write
 from library.data.image_files import BadImage
-from library.data.lookalikes import Lookalike
 from library.data.records import PreparedDataset, Size
 from library.data.report import DataReport, DatasetReport
 from library.errors import UserError
@@ -46,7 +45,7 @@ class Page:
             has_masks=any(card.mask for sheet in self.sheets for cards in sheet.values() for card in cards),
             undecodable=[(error.path, error.reason) for error in self.undecodable],
             silent=[_without_caption(dataset) for dataset in datasets],
-            alike=[[(pair.path, _likeness(pair)) for pair in dataset.lookalikes or ()] for dataset in datasets],
+            alike=[[(pair.path, str(pair)) for pair in dataset.lookalikes or ()] for dataset in datasets],
             listed=LISTED,
             strong_crop=STRONG_CROP,
         )
@@ -109,10 +108,6 @@ def _tiles(datasets: Sequence[DatasetReport]) -> list[tuple[str, str, str]]:
 def _without_caption(dataset: DatasetReport) -> list[tuple[str, str]]:
     empty = [(path, "its caption file is empty") for path in dataset.captions.empty]
     return [(path, "") for path in dataset.captions.missing] + empty
-
-
-def _likeness(pair: Lookalike) -> str:
-    return f"{'is a copy of' if pair.exact else 'looks like'} {pair.of}{', and is held out' if pair.leaks else ''}"
 
 
 def _count(number: int) -> str:

@@ -10,6 +10,7 @@ from library.checkpoint.files import atomic_write
 from library.data.order import TrainingOrder
 from library.data.records import PreparedDataset
 from library.data.report import cropped_share
+from library.errors import UserError
 from library.review.keys import ESCAPE
 from library.review.sheet import batch_sheet
 from library.review.views import View, views_of
@@ -77,8 +78,11 @@ class BatchWalk:
         views = views_of(batch, self.prepared[place.samples[0].dataset].absent)
         path = self.folder / f"{self.prefix}e{place.epoch:06d}_s{place.step:08d}_m{place.micro_step:02d}.png"
         title = _title(batch, self.last_step)
-        with atomic_write(path, durable=False) as temporary:
-            batch_sheet(views, title).save(temporary, format="PNG")
+        try:
+            with atomic_write(path, durable=False) as temporary:
+                batch_sheet(views, title).save(temporary, format="PNG")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror or error}; choose another output_dir") from error
         print(f"\n{title}\n{path}")
         for number, (view, facts) in enumerate(zip(views, self._facts(place, len(views)), strict=True), 1):
             print(f"{number:>3}  {view.path}")

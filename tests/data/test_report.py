@@ -72,6 +72,7 @@ def test_lines(report):
     assert "1 image has an empty caption file: a/3.png" in text
     assert "look-alikes: 1 exact copies, 1 near-duplicates" in text
     assert "a/3.png looks like a/1.png" in text and "b/5.png is a copy of b/4.png" in text
+    assert str(Lookalike("a", "b", True, leaks=True)) == "is a copy of b, and is held out"
     assert "  2 without caption  1 look-alikes" in text
     assert "left out: a/6.png: is empty" in text
     assert "note: a note" in text and "note: another note" in text

@@ -10,6 +10,7 @@ from library.data.dataset import TrainingDataset
 from library.data.foreign_batches import ForeignDataset
 from library.data.loader import make_loader
 from library.data.order import TrainingOrder
+from library.errors import UserError
 from library.review.looked_at import LookedAtDataset
 from library.review.sheet import MARGIN
 from library.review.views import views_of
@@ -101,6 +102,12 @@ def test_with_nobody_there_the_first_batch_of_each_dataset_is_shown(prepared, tm
     printed = capsys.readouterr().out
     assert len(shown(tmp_path)) == 2
     assert "dataset 1, " in printed and "dataset 2, " in printed
+
+
+def test_a_folder_that_cannot_be_written(prepared, tmp_path):
+    (tmp_path / "out").write_text("in the way", encoding="utf-8")
+    with pytest.raises(UserError, match="_m00.png cannot be written: "):
+        make_walk(tmp_path, prepared).walk(iter(()))
 
 
 def test_masks_class_pictures_and_weights_are_told(tmp_path, capsys):
