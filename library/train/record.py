@@ -24,7 +24,7 @@ SENTENCES = {
     "removed": "removed {path}, which is older than what is kept",
     "set_aside": "{path} is there from another run: it is now {now}",
     "validation": "validation loss {loss:.4f} after step {step}",
-    "early_stopped": "no lower validation loss than that of step {best_step} in {patience} validations: ending at step {step}",
+    "early_stopped": "the lowest validation loss is that of step {best_step}, and patience is {patience}: ending at step {step}",
     "sampled": "drew {count} sample images in {seconds} s",
     "save_failed": "could not save {path}: {reason}",
     "save_refused": "nothing saved at step {step}: {reason}",

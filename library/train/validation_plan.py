@@ -56,7 +56,7 @@ class ValidationPlan:
         measured = "" if self.image_count == self.held_out else f", {self.image_count} of them measured"
         lines = [f"validation: {self.held_out} images held out{measured}, {len(self.timesteps)} timesteps each, {cadence}"]
         if options.early_stopping_patience:
-            lines.append(f"early stopping: after {options.early_stopping_patience} validations in a row without a lower loss")
+            lines.append(f"early stopping: patience {options.early_stopping_patience}, counted in validations without a lower loss")
         return lines
 
 

@@ -18,6 +18,7 @@ from library.methods.embedding import EmbeddingMethod
 from library.methods.embedding_file import check_weights, read_vectors
 from library.methods.new_words import LAYERS, hand_out_layers
 from library.seeding import python_random
+from library.types import TextSettings
 from tests.tiny_models import tiny_sd1_parts
 
 CAPTIONS = ["a photo of zorb zorb1 on grass", "a cat"]
@@ -34,7 +35,7 @@ def attached(parts, per_layer: bool = False, **values) -> EmbeddingMethod:
 
 
 def encoded(parts, captions=CAPTIONS) -> torch.Tensor:
-    return encode_captions(parts.text_encoders[0], parts.tokenizers[0], captions)
+    return encode_captions(parts.text_encoders[0], parts.tokenizers[0], captions, TextSettings())
 
 
 @pytest.fixture

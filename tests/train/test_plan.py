@@ -131,7 +131,7 @@ def test_what_is_measured_and_when(workshop):
     options = {"validate_every_n_epochs": 2, "validate_every_n_steps": 50, "max_validation_steps": 2}
     first, second, kept = lines(**options, early_stopping_patience=3, save_best=True)
     assert first == "validation: 3 images held out, 2 of them measured, 4 timesteps each, every 2 epochs and every 50 steps"
-    assert second == "early stopping: after 3 validations in a row without a lower loss"
+    assert second == "early stopping: patience 3, counted in validations without a lower loss"
     assert kept.endswith(": toad.safetensors, toad-best.safetensors")
 
 
