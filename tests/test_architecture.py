@@ -236,7 +236,6 @@ ANSWERED = {
     "ddp_gradient_as_bucket_view": "there is no DDP, and check.py says so",
     "ddp_static_graph": "there is no DDP, and check.py says so",
     "persistent_data_loader_workers": "workers live as long as the run in any case, and check.py says so",
-    "log_with": "tensorboard is the only choice yet",
     "skip_until_initial_step": "initial_step and initial_epoch set the place in the data order in any case",
 }
 

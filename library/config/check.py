@@ -63,6 +63,18 @@ def _for_huber_only(option: str) -> Rule:
     return Rule(option, lambda s: s.changed(option) and not _uses_huber(s), "only loss_type huber and smooth_l1 use this")
 
 
+def _for_wandb_only(option: str) -> Rule:
+    return Rule(
+        option,
+        lambda s: s.changed(option) and s.logging.log_with not in ("wandb", "all"),
+        'only wandb uses this; write log_with = "wandb" or "all"',
+    )
+
+
+def _logs_nowhere(settings: Settings) -> bool:
+    return settings.logging.log_with in ("tensorboard", "all") and not settings.logging.logging_dir
+
+
 def _fused_in_one_go(option: str) -> Rule:
     return Rule(
         option,
@@ -224,9 +236,11 @@ RULES: tuple[Rule, ...] = (
     _needs("sample_every_n_steps", "sample_prompts"),
     _needs("sample_every_n_epochs", "sample_prompts"),
     _needs("sample_at_first", "sample_prompts"),
-    _needs("log_with", "logging_dir"),
+    Rule("log_with", _logs_nowhere, 'TensorBoard needs a folder; write logging_dir = "logs", or log_with = "wandb"'),
     _needs("log_prefix", "logging_dir"),
-    _needs("log_tracker_name", "logging_dir"),
+    *(_needs(name, "logging_dir", "log_with") for name in ("log_tracker_name", "log_tracker_config", "log_config")),
+    *map(_for_wandb_only, ("wandb_run_name", "wandb_api_key")),
+    _excludes("wandb_run_name", "log_tracker_config", 'that file decides; write name = "..." in its table [wandb]'),
 )
 
 ODDITIES: tuple[Rule, ...] = (

@@ -20,10 +20,10 @@ class Declaration:
 
     help: str
     choices: tuple[Any, ...] = ()
-    unbuilt_choices: tuple[Any, ...] = ()  # legal in the interface that we follow, refused with "not built yet"
     least: float | None = None
     most: float | None = None
     secret: bool = False  # never written to a file
+    private: bool = False  # names a place on this machine: not told to a tracker
     scripts: tuple[str, ...] | None = None  # that take it; None: those of its topic
     # Where scripts differ: for these scripts, another "default" or other "choices".
     variants: Mapping[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)

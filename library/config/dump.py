@@ -26,6 +26,16 @@ def settings_toml(settings: Settings, only_given: bool = False) -> str:
     return "\n".join(sections)
 
 
+def shown_to_others(settings: Settings) -> dict[str, bool | int | float | str]:
+    """The options of a run as plain values for a tracker that others may see: without secrets, and without places on this machine."""
+    shown = {}
+    for name in options_for(settings.script.name):
+        value, declared = settings.value(name), OPTIONS[name].declared
+        if value is not None and not declared.secret and not declared.private:
+            shown[name] = value if isinstance(value, (bool, int, float, str)) else toml_value(value)
+    return shown
+
+
 def _is_written(settings: Settings, name: str) -> bool:
     return settings.value(name) is not None and not OPTIONS[name].declared.secret
 
@@ -67,7 +77,7 @@ def _matrix() -> list[str]:
 
 
 def _row(option: Option) -> str:
-    choices = [f"`{choice}`" for choice in option.declared.choices if choice not in option.declared.unbuilt_choices]
+    choices = [f"`{choice}`" for choice in option.declared.choices]
     meaning = option.declared.help + (f" One of {', '.join(choices)}." if choices else "")
     default = "" if option.default in (None, "") else f"`{toml_value(option.default)}`"
     return (

@@ -14,9 +14,9 @@ _NOT_BUILT_NAMES = """
 async_upload deepspeed
 fp16_master_weights_and_gradients
 huggingface_path_in_repo huggingface_repo_id huggingface_repo_type huggingface_repo_visibility huggingface_token
-log_config log_tracker_config offload_optimizer_device
+offload_optimizer_device
 offload_optimizer_nvme_path offload_param_device offload_param_nvme_path resume_from_huggingface
-save_state_to_huggingface wandb_api_key wandb_run_name
+save_state_to_huggingface
 zero3_init_flag zero3_save_16bit_model zero_stage
 """
 NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())

@@ -39,8 +39,6 @@ def _checked(option: Option, value: Any) -> Any:
         return None  # an empty text is how scripts and forms leave an option out
     if declared.choices and value not in declared.choices:
         raise ValueError(_wrong_choice(option, value))
-    if value in declared.unbuilt_choices:
-        raise ValueError(f'"{value}" is known, not built yet')
     for number in value if isinstance(value, tuple) else (value,):
         if declared.least is not None and number < declared.least:
             raise ValueError(f"{number} is too small: at least {declared.least}")

@@ -6,15 +6,9 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 VERSION = 1  # of the line format; raised when a field changes its meaning or goes
-
-
-class Tracker(Protocol):
-    """Whatever else watches a run by numbers: accelerate's trackers, such as TensorBoard."""
-
-    def log(self, values: dict[str, Any], step: int | None) -> None: ...
 
 
 class EventLog:

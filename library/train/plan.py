@@ -33,6 +33,7 @@ from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.train.memory import bytes_of_weight, check_memory_options
 from library.train.method import check_method
+from library.train.trackers import check_trackers
 from library.train.validation_plan import ValidationPlan, plan_validation
 
 CLASS_OPTIONS = ("dataset_class", "resolution", "max_data_loader_n_workers")  # of the data options: those that it leaves us
@@ -57,6 +58,11 @@ class Plan:
     length: RunLength
     batches_per_epoch: int
     notes: list[str]
+
+    @property
+    def resolved_settings(self) -> Settings:
+        """The settings with the seed that is in use, given or drawn."""
+        return dataclasses.replace(self.settings, training=dataclasses.replace(self.settings.training, seed=self.seed))
 
     @property
     def output_dir(self) -> Path:
@@ -154,6 +160,7 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
         memory=lambda: check_memory_options(settings.memory, settings.training.mixed_precision),
         output=lambda: _check_output(saving.output_dir or ""),
         logs=lambda: writable_check(settings.logging.logging_dir, "logging_dir") if settings.logging.logging_dir else None,
+        trackers=lambda: check_trackers(settings),
     )
 
 

@@ -14,9 +14,10 @@ from library.config.options import SamplingOptions
 from library.optim.average import WeightAverage
 from library.optim.optimizers import adapted_learning_rates, evaluation_weights
 from library.train.console import ProgressBar
-from library.train.events import EventLog, Tracker
+from library.train.events import EventLog
 from library.train.loop import StepReport
 from library.train.loss_splits import LossSplits
+from library.train.trackers import Tracker
 from library.train.watch import ValidationWatch
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 import uuid
@@ -47,8 +46,7 @@ class RunRecord:
         self.events = EventLog(self.folder, runtime.rank)
         if runtime.is_main:
             remove_leftovers(plan.output_dir)
-            training = dataclasses.replace(plan.settings.training, seed=plan.seed)
-            write_text(self.folder / "config.toml", settings_toml(dataclasses.replace(plan.settings, training=training)))
+            write_text(self.folder / "config.toml", settings_toml(plan.resolved_settings))
             write_text(self.folder / "plan.txt", "\n".join(plan.lines()) + "\n")
 
     def report(self, event: str, **facts: Any) -> None:

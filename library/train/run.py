@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-from accelerate.tracking import TensorBoardTracker
 
 from library.checkpoint.state import TrainingObjects, load_state
 from library.config.text_settings import text_settings
@@ -36,6 +33,7 @@ from library.train.runtime import Runtime
 from library.train.samples import SampleDrawer
 from library.train.saving import make_saver
 from library.train.signals import Stopped, StopRequest
+from library.train.trackers import TENSORBOARD, Tracker, start_trackers, tracker_names
 from library.train.validate import Validator
 from library.train.watch import ValidationWatch
 from library.types import Batch
@@ -59,6 +57,9 @@ class Run:
             training.mixed_precision, plan.seed, stop_request, training.full_fp16 or training.full_bf16, settings.memory.ddp_timeout
         )
         self.record = RunRecord(plan, self.runtime)
+        self.trackers: list[Tracker] = []
+        with self.runtime.failing_together():
+            self.trackers += start_trackers(plan) if self.runtime.is_main else []
 
         self.parts = plan.family.load(settings.model, self.runtime.frozen_dtype, self.runtime.device)
         draw_class_images(plan, self.parts, self.runtime, self.record)
@@ -77,19 +78,10 @@ class Run:
                 log.info("%s", note)
 
         self.samples = SampleDrawer(
-            plan, self.parts, self.method, self.runtime, self.record.report, self.average if training.ema_samples else None
-        )
+            plan, self.parts, self.method, self.runtime, self.record.report, self.trackers,
+            self.average if training.ema_samples else None,
+        )  # fmt: skip
         self.splits = LossSplits(named_folders(plan.prepared), self.runtime.sum_everywhere)
-        self.trackers = self._make_trackers()
-
-    def _make_trackers(self) -> list[TensorBoardTracker]:
-        options = self.plan.settings.logging
-        if not options.logging_dir or not self.runtime.is_main:
-            return []
-        folder = Path(options.logging_dir) / f"{options.log_prefix or ''}{time.strftime('%Y%m%d%H%M%S')}"
-        tracker = TensorBoardTracker(options.log_tracker_name or self.plan.settings.script.tracker, folder)
-        tracker.start()
-        return [tracker]
 
     def run(self) -> int:
         """Train; the exit code of the process."""
@@ -186,9 +178,9 @@ class Run:
             tracker.finish()
 
     def _summary(self, sheet: Path | None) -> str:
-        ledger, logging_dir = self.saver.ledger, self.plan.settings.logging.logging_dir
+        ledger, options = self.saver.ledger, self.plan.settings.logging
         last: dict[bool, Path] = {entry.moment == "best": ledger.absolute(entry) for entry in ledger.entries("weights")}
-        folder = Path(logging_dir) if logging_dir else None
+        folder = Path(options.logging_dir or "") if TENSORBOARD in tracker_names(options) else None
         return self.record.summary(last.get(False), last.get(True), self.samples.folder, sheet, folder)
 
 

@@ -17,6 +17,7 @@ from library.sampling.prompts import SamplePrompt
 from library.sampling.sheet import contact_sheet
 from library.train.plan import Plan
 from library.train.runtime import Runtime
+from library.train.trackers import Tracker
 from library.types import Parts
 
 
@@ -29,10 +30,12 @@ class SampleDrawer:
     """Draws the plan's prompts. A failure is reported and ends nothing."""
 
     def __init__(
-        self, plan: Plan, parts: Parts, method: Method, runtime: Runtime, report: Report, average: WeightAverage | None = None
-    ):
+        self, plan: Plan, parts: Parts, method: Method, runtime: Runtime, report: Report, trackers: list[Tracker],
+        average: WeightAverage | None = None,
+    ):  # fmt: skip
         self.folder = plan.output_dir / "sample"
         self._plan, self._parts, self._method, self._runtime, self._report = plan, parts, method, runtime, report
+        self._trackers = trackers
         self._average = average  # of the weights, to draw with
         self._columns: list[tuple[str, list[Path | None]]] = []
 
@@ -62,7 +65,11 @@ class SampleDrawer:
         finally:
             self._method.train()
         remaining = iter(paths)
-        self._columns.append((f"step {step}", [next(remaining) if picture is not None else None for picture in pictures]))
+        column = [next(remaining) if picture is not None else None for picture in pictures]
+        self._columns.append((f"step {step}", column))
+        drawn = {f"sample_{index}": path for index, path in enumerate(column) if path is not None}
+        for tracker in self._trackers if drawn else ():
+            tracker.log_images(drawn, step)
         self._report(
             "sampled",
             step=step,

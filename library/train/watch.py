@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from library.checkpoint.best import Best
 from library.checkpoint.saver import Report, Saver
 from library.train.console import ProgressBar
-from library.train.events import Tracker
 from library.train.signals import Stopped
+from library.train.trackers import Tracker
 from library.train.validate import Measurement
 from library.train.validation_plan import ValidationPlan
 

@@ -58,7 +58,6 @@ CONFIG_FILE = [
     ),
     Case("key of a dataset file", (f"{RUN} class_tokens", "dataset file", "--dataset_config"), config={"class_tokens": "frog"}),
     Case("known key that is not built", (f"{RUN} deepspeed", "known, not built yet"), config={"deepspeed": True}),
-    Case("known choice that is not built", (f"{RUN} log_with", '"wandb"', "not built yet"), config={"log_with": "wandb"}),
     Case("key of another script", (f"{RUN} train_text_encoder", "fine_tune.py"), config={"train_text_encoder": True}),
     Case("two mistakes at once", (f"{RUN} seed", f"{RUN} sed", "--sead"), config={"seed": "x", "sed": 1}, flags=("--sead", "2")),
 ]  # fmt: skip

@@ -127,7 +127,6 @@ WRONG_LINES = [
     ("lr_warmup_steps = 1.5", ["expected a whole number of steps", "write lr_warmup_steps = 2"]),
     ('lr_warmup_steps = "100%"', ["expected a whole number of steps"]),
     ("seed = -1", ["seed", "at least 0"]),
-    ('log_with = "wandb"', ["known, not built yet"]),
     ("deepspeed = true", ["deepspeed", "known, not built yet"]),
     ("cpu_offload_checkpointing = true", ["cpu_offload_checkpointing", "delete it"]),
     ("diffusers_xformers = 3", ["diffusers_xformers", "true or false"]),

@@ -14,11 +14,17 @@ INTERPOLATIONS = ("lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic"
 class DataOptions:
     """Where the pictures are and how they are prepared. A dataset file overrides most of these for its datasets."""
 
-    dataset_config: Path | None = option(None, "Dataset file (.toml or .json): folders of pictures, each with its own settings.")
-    train_data_dir: str | None = option(
-        None, 'Folder whose sub-folders hold the training pictures and are named like "20_sls frog" (repeats_words).'
+    dataset_config: Path | None = option(
+        None, "Dataset file (.toml or .json): folders of pictures, each with its own settings.", private=True
     )
-    reg_data_dir: str | None = option(None, "The same for regularisation pictures: what the class should keep looking like.")
+    train_data_dir: str | None = option(
+        None,
+        'Folder whose sub-folders hold the training pictures and are named like "20_sls frog" (repeats_words).',
+        private=True,
+    )
+    reg_data_dir: str | None = option(
+        None, "The same for regularisation pictures: what the class should keep looking like.", private=True
+    )
     num_class_images: int = option(
         0,
         "Regularisation pictures in each folder of them: what is missing is drawn with the base model before training.",
@@ -28,7 +34,9 @@ class DataOptions:
     class_prompt: str | None = option(
         None, "What missing regularisation pictures are drawn from, and their caption. Left out: the folder's class tokens."
     )
-    in_json: str | None = option(None, "Metadata file (.json or .jsonl): pictures with captions; train_data_dir is their folder.")
+    in_json: str | None = option(
+        None, "Metadata file (.json or .jsonl): pictures with captions; train_data_dir is their folder.", private=True
+    )
     dataset_repeats: int = option(1, "How often each picture is used in an epoch, where neither folder names nor files say it.")
     dataset_class: str | None = option(None, "Python class (package.module.Class) that makes the batches instead of all this.")
     cache_info: bool = option(False, "Keep captions and sizes in metadata_cache.json beside the pictures, to start faster.")
@@ -71,7 +79,9 @@ class DataOptions:
     )
     alpha_mask: bool = option(False, "Use the pictures' transparency as a mask: transparent parts are not learned.")
     masked_loss: bool = option(False, "Use masks: what is black in a picture's mask (see conditioning_data_dir) is not learned.")
-    conditioning_data_dir: str | None = option(None, "Folder of masks, named like the pictures in train_data_dir itself.")
+    conditioning_data_dir: str | None = option(
+        None, "Folder of masks, named like the pictures in train_data_dir itself.", private=True
+    )
 
     validation_split: float = option(0.0, "Part of the pictures that is held out of training to measure it by.", least=0, most=1)
     validation_seed: int | None = option(None, "Decides which pictures are held out. Left out: the same ones in every run.")

@@ -18,6 +18,6 @@ class EmbeddingOptions:
     token_string: str | None = option(None, "The new word that will mean your thing or style; it stands in captions and prompts.")
     init_word: str | None = option(None, 'A word the model knows to begin with, such as "frog". Left out: random vectors.')
     num_vectors_per_token: int = option(1, "How many vectors stand for the word; more hold more, and take room in prompts.", least=1)
-    weights: str | None = option(None, "Start from the vectors in this file of an earlier training.")
+    weights: str | None = option(None, "Start from the vectors in this file of an earlier training.", private=True)
     use_object_template: bool = option(False, 'Ignore captions; use sentences such as "a photo of a WORD".')
     use_style_template: bool = option(False, 'Ignore captions; use sentences such as "a painting in the style of WORD".')

@@ -14,10 +14,16 @@ class ModelOptions:
     """The base model: where it comes from and how its text encoder is read."""
 
     pretrained_model_name_or_path: str | None = option(
-        None, "The base model: a .safetensors or .ckpt file, a folder in Diffusers layout, or a Hugging Face model id."
+        None,
+        "The base model: a .safetensors or .ckpt file, a folder in Diffusers layout, or a Hugging Face model id.",
+        private=True,
     )
-    vae: str | None = option(None, "Another VAE instead of the base model's: a file, a folder or a Hugging Face model id.")
-    tokenizer_cache_dir: str | None = option(None, "Folder in which tokenizers are kept, for machines without network access.")
+    vae: str | None = option(
+        None, "Another VAE instead of the base model's: a file, a folder or a Hugging Face model id.", private=True
+    )
+    tokenizer_cache_dir: str | None = option(
+        None, "Folder in which tokenizers are kept, for machines without network access.", private=True
+    )
     v2: bool = option(False, "The base model is a Stable Diffusion 2.x model.")
     v_parameterization: bool = option(False, "The base model predicts v instead of the noise (SD 2.x 768 and other v models).")
     clip_skip: int | None = option(
@@ -49,14 +55,16 @@ class NetworkOptions:
         None, "Probability with which each of the network's inner values is dropped.", least=0, most=1
     )
     network_args: tuple[str, ...] | None = option(None, "Further arguments of the network module, as key=value.")
-    network_weights: str | None = option(None, "Start from the weights in this file of an earlier network.")
+    network_weights: str | None = option(None, "Start from the weights in this file of an earlier network.", private=True)
     dim_from_weights: bool = option(False, "Take rank and alpha of every module from network_weights.")
     network_train_unet_only: bool = option(False, "Train the network's U-Net part only.")
     network_train_text_encoder_only: bool = option(False, "Train the network's text encoder part only.")
     scale_weight_norms: float | None = option(
         None, "After each step, scale modules down whose weight norm is above this value; 1.0 is a good start.", least=0
     )
-    base_weights: tuple[str, ...] | None = option(None, "Network files that are merged into the base model before training.")
+    base_weights: tuple[str, ...] | None = option(
+        None, "Network files that are merged into the base model before training.", private=True
+    )
     base_weights_multiplier: tuple[float, ...] | None = option(
         None, "Strength of each file in base_weights, in their order; 1.0 where none is given."
     )

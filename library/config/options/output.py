@@ -17,7 +17,7 @@ SAMPLERS = (
 class SavingOptions:
     """What is saved, when and where, and from where a run goes on."""
 
-    output_dir: str | None = option(None, "Folder in which the trained files are saved.")
+    output_dir: str | None = option(None, "Folder in which the trained files are saved.", private=True)
     output_name: str | None = option(None, "Name of the trained files without extension; left out: last.")
     save_model_as: str = option(
         "safetensors",
@@ -37,7 +37,9 @@ class SavingOptions:
     save_last_n_steps_state: int | None = option(None, "The same for state folders; left out: as save_last_n_steps.", least=1)
     save_state: bool = option(False, "With every save, also save all that is needed to resume the run, in a folder.")
     save_state_on_train_end: bool = option(False, "Save that folder at the end of the run only.")
-    resume: str | None = option(None, 'Go on from this state folder; "latest" takes the newest complete one of this output.')
+    resume: str | None = option(
+        None, 'Go on from this state folder; "latest" takes the newest complete one of this output.', private=True
+    )
     initial_step: int | None = option(None, "Begin counting at this step.", least=0)
     initial_epoch: int | None = option(None, "Begin counting at this epoch, from 1.", least=1)
     skip_until_initial_step: bool = option(False, "Begin at initial_step or initial_epoch in the order of the pictures as well.")
@@ -64,7 +66,7 @@ class MetadataOptions:
 class SamplingOptions:
     """Pictures that are drawn during training to see what was learned so far."""
 
-    sample_prompts: str | None = option(None, "File of prompts (.txt, .toml or .json) for sample pictures.")
+    sample_prompts: str | None = option(None, "File of prompts (.txt, .toml or .json) for sample pictures.", private=True)
     sample_every_n_steps: int | None = option(None, "Draw sample pictures after every n-th step.", least=1)
     sample_every_n_epochs: int | None = option(
         None, "Draw them after every n-th epoch; decides over sample_every_n_steps.", least=1
@@ -75,16 +77,26 @@ class SamplingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingOptions:
-    """Logs for TensorBoard and on the console."""
+    """Logs for TensorBoard or Weights & Biases (wandb), and on the console."""
 
-    logging_dir: str | None = option(None, "Folder for logs; given, TensorBoard logs are written.")
+    logging_dir: str | None = option(None, "Folder for logs; given, TensorBoard logs are written.", private=True)
     log_with: str | None = option(
-        None, "What to log with.", choices=("tensorboard", "wandb", "all"), unbuilt_choices=("wandb", "all")
+        None, "What to log with; left out: TensorBoard, if logging_dir is given.", choices=("tensorboard", "wandb", "all")
     )
     log_prefix: str | None = option(None, "Text before the date in the name of the log folder.")
-    log_tracker_name: str | None = option(None, "Name of the tracker; left out: network_train.")
+    log_tracker_name: str | None = option(
+        None, "Name of the tracker: TensorBoard's folder, wandb's project. Left out: network_train, textual_inversion, ..."
+    )
+    log_tracker_config: str | None = option(
+        None,
+        "File (.toml) with a table for each tracker, [tensorboard] or [wandb]: further arguments to start it with.",
+        private=True,
+    )
+    log_config: bool = option(False, "Store the options of the run in the tracker, without secrets and without paths.")
+    wandb_run_name: str | None = option(None, "Name of the run in wandb; left out: wandb makes one up.")
+    wandb_api_key: str | None = option(None, "Key for wandb; left out: WANDB_API_KEY, or that of `wandb login`.", secret=True)
     console_log_level: str | None = option(
         None, "Which messages are printed; left out: INFO.", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     )
-    console_log_file: str | None = option(None, "Write messages to this file instead of the console.")
+    console_log_file: str | None = option(None, "Write messages to this file instead of the console.", private=True)
     console_log_simple: bool = option(False, "Print plain messages without colours and columns.")
