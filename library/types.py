@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampleRef:
     """One entry of an epoch: `entry` counts image x repeat within its dataset, so that repeats are augmented differently."""
 

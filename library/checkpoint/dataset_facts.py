@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -90,14 +91,20 @@ def dataset_identity(datasets: Sequence[Prepared]) -> DatasetIdentity:
         digest.update(json.dumps(["dataset", prepared.settings.batch_size]).encode())
         for record in prepared.records:
             name = record.path.replace("\\", "/").rsplit("/", 1)[-1]
-            facts = [name, record.size, record.subset, record.is_reg, record.num_repeats, record.bucket]
-            digest.update(json.dumps(facts).encode())
+            others = _as_json(record.size, record.subset, record.is_reg, record.num_repeats, record.bucket)
+            digest.update(f"[{json.dumps(name)}, {others[1:]}".encode())
     return DatasetIdentity(
         fingerprint=digest.hexdigest(),
         images=sum(len(prepared.records) for prepared in datasets),
         entries=sum(len(prepared.entries()) for prepared in datasets),
         batch_sizes=tuple(prepared.settings.batch_size for prepared in datasets),
     )
+
+
+@lru_cache(maxsize=4096)
+def _as_json(*facts: int | Size) -> str:
+    """Many images differ in their names alone."""
+    return json.dumps(facts)
 
 
 def _aspect(size: Size) -> float:

@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from library.data.folders import Folder
+from library.data.folders import Folder, split_name
 from library.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,19 +16,19 @@ _FACE_PIECES = 4  # photo_cx_cy_w_h: face detection adds these to the names of w
 
 def find_caption(folder: Folder, image: str, extension: str) -> str | None:
     """The name of the image's caption file: of its own, else of the photo that it was cut out of."""
-    stem = Path(image).stem
-    photo = "_".join(stem.split("_")[:-_FACE_PIECES])
-    for owner in (stem, photo) if photo else (stem,):
-        found = folder.others.get(owner + extension) or folder.others.get(owner + extension.lower())
-        if found:
-            return found
-    return None
+    stem, _ = split_name(image)
+    found = folder.others.get(stem + extension) or folder.others.get(stem + extension.lower())
+    photo, *pieces = stem.rsplit("_", _FACE_PIECES)
+    if found or not photo or len(pieces) < _FACE_PIECES:
+        return found
+    return folder.others.get(photo + extension) or folder.others.get(photo + extension.lower())
 
 
 def caption_lines(path: str) -> list[str]:
     """The lines of a caption file that are not blank, stripped."""
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123  (the detour over a Path takes as long as the rest)
+            content = file.read()
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: the caption cannot be read: {error.strerror}") from error

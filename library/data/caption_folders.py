@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from library.data.caption_files import caption_lines, captions_elsewhere, find_caption
 from library.data.class_images import check_class_images, check_place, list_class_folder, missing_class_images, name_of
 from library.data.folder_index import FolderIndex, Known
-from library.data.folders import Folder, describe_left_out, same_names, why_empty
+from library.data.folders import Folder, describe_left_out, same_names, why_empty, within
 from library.data.listing import Listing
 from library.data.masks import pair_masks
 from library.data.scan import in_threads
@@ -42,7 +42,7 @@ def list_captioned(dataset: DatasetSettings, number: int, mistakes: list[str], n
     if wanted:
         mistakes += check_place(wanted, subset)
         folder = dataclasses.replace(folder, images=sorted([*folder.images, *map(name_of, wanted.missing)]))
-    listing = Listing(number, [str(path / image) for image in folder.images], class_images=wanted)
+    listing = Listing(number, within(path, folder.images), class_images=wanted)
     _find_captions(listing, folder, path, subset, mistakes, notes)
     if subset.conditioning_data_dir:
         listing.masks = pair_masks(folder.images, subset.conditioning_data_dir, subset, mistakes)
@@ -54,13 +54,15 @@ def _find_captions(
 ) -> None:
     """The caption of each image: its lines if wildcards choose between them, else the first line; None without a file."""
     files = {image: find_caption(folder, image, subset.caption_extension) for image in folder.images}
+    paths = dict(zip(folder.images, listing.paths, strict=True))
     known: dict[str, Known] = {}
     if subset.cache_info:
         listing.index = FolderIndex(path)
         known = {image: listing.index.look_up(image, file) for image, file in files.items()}
-        listing.claimed_sizes = {str(path / image): found.size for image, found in known.items() if found.size}
+        listing.claimed_sizes = {paths[image]: found.size for image, found in known.items() if found.size}
     lines = {image: found.lines for image, found in known.items() if found.lines is not None}
-    lines |= _read_captions({image: path / file for image, file in files.items() if file and image not in lines}, mistakes)
+    unread = {image: file for image, file in files.items() if file and image not in lines}
+    lines |= _read_captions(dict(zip(unread, within(path, unread.values()), strict=True)), mistakes)
     cut = 0
     for image in folder.images:
         found = lines.get(image)
@@ -73,11 +75,11 @@ def _find_captions(
         notes.append(f"{subset.where}: of {cut} captions with several lines only the first is used (enable_wildcard uses all)")
 
 
-def _read_captions(files: dict[str, Path], mistakes: list[str]) -> dict[str, list[str]]:
+def _read_captions(files: dict[str, str], mistakes: list[str]) -> dict[str, list[str]]:
     """The lines of each image's caption file."""
     lines: dict[str, list[str]] = {}
     unreadable: list[str] = []
-    for image, found in zip(files, in_threads(caption_lines, [str(file) for file in files.values()]), strict=True):
+    for image, found in zip(files, in_threads(caption_lines, list(files.values())), strict=True):
         if isinstance(found, UserError):
             unreadable += found.messages
         else:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +32,32 @@ def list_folder(path: Path, where: str) -> Folder:
         raise UserError(f'{where}: the folder "{path}" cannot be read: {error.strerror}') from error
     folder = Folder([], {}, Counter())
     for name in names:
-        extension = Path(name).suffix
+        stem, extension = split_name(name)
         kind = extension.lower()
         if kind in EXTENSIONS:
             folder.images.append(name)
         elif kind in _OTHER_PICTURES:
             folder.left_out[kind] += 1
         else:  # sorted: of a.TXT and a.txt the latter comes last and stays
-            folder.others[name if kind == extension else name.removesuffix(extension) + kind] = name
+            folder.others[name if kind == extension else stem + kind] = name
     return folder
+
+
+def within(folder: Path, names: Iterable[str]) -> list[str]:
+    """The paths of files in a folder, as str(folder / name) has them."""
+    start = str(folder / "_")[:-1]
+    return [start + name for name in names]
+
+
+def file_name(path: str) -> str:
+    """The last part of a path."""
+    return path[max(path.rfind("/"), path.rfind(os.sep)) + 1 :]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Stem and suffix of a file's name as Path has them, without the time that making a Path takes."""
+    stem, dot, kind = name.rpartition(".")
+    return (stem, dot + kind) if stem and kind else (name, "")
 
 
 def _is_listed(entry: os.DirEntry[str]) -> bool:
@@ -62,7 +80,7 @@ def same_names(folder: Folder) -> list[tuple[str, str]]:
     by_stem: dict[str, str] = {}
     pairs = []
     for image in folder.images:
-        first = by_stem.setdefault(Path(image).stem, image)
+        first = by_stem.setdefault(split_name(image)[0], image)
         if first is not image:
             pairs.append((first, image))
     return pairs

@@ -40,10 +40,11 @@ def scan_images(paths: Iterable[str], every_pixel: bool = False, claimed_sizes: 
     unique = list(dict.fromkeys(paths))
     scan = Scan({path: claimed[path] for path in unique if path in claimed})
     doubtful = []
+    shared: dict[Size, Size] = {}  # many images are of one size, and need but one tuple that says it
     unknown = [path for path in unique if path not in claimed]
     for path, header in zip(unknown, in_threads(read_header, unknown), strict=True):
         if isinstance(header, Header):
-            scan.sizes[path] = header.size
+            scan.sizes[path] = shared.setdefault(header.size, header.size)
             if not header.looks_complete:
                 doubtful.append(path)
         else:

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from library.data.buckets import Assignment, bucket_assigner
 from library.data.caption_folders import list_captioned
 from library.data.class_images import agree_on_sizes
 from library.data.described import list_described
+from library.data.folders import file_name
 from library.data.listing import Listing
 from library.data.records import ImageRecord, PreparedDataset, Size
 from library.data.scan import Scan, scan_images
@@ -29,6 +32,23 @@ def prepare_datasets(
     `latent_suffix`: how the names of latent caches end, if latents are cached: they may then stand in for images of metadata
     files that are not there.
     """
+    with _no_collecting():
+        return _prepare_datasets(datasets, on_bad_image, latent_suffix)
+
+
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Hundreds of thousands of objects that all stay make the garbage collector run again and again, and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _prepare_datasets(datasets: Sequence[DatasetSettings], on_bad_image: str, latent_suffix: str | None) -> list[PreparedDataset]:
     mistakes: list[str] = []
     notes: list[list[str]] = [[] for _ in datasets]
     listings = [_list_dataset(dataset, latent_suffix, mistakes, found) for dataset, found in zip(datasets, notes, strict=True)]
@@ -153,7 +173,7 @@ def _write_index(listing: Listing, subset: SubsetSettings, scan: Scan) -> list[s
     if listing.index is None:
         return []
     future = listing.future_sizes
-    sizes = {Path(path).name: scan.sizes[path] for path in listing.paths if path in scan.sizes and path not in future}
+    sizes = {file_name(path): scan.sizes[path] for path in listing.paths if path in scan.sizes and path not in future}
     problem = listing.index.write(sizes, listing.index_captions)
     return [f"{subset.where} cache_info: {problem}"] if problem else []
 

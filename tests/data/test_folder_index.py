@@ -154,3 +154,25 @@ def test_a_folder_that_cannot_be_written_is_noted(folder, monkeypatch):
     monkeypatch.setattr(folder_index, "write_text", refuse)
     (prepared,) = prepare(subset_of(folder, cache_info=True))
     assert "cache_info: " in prepared.notes[0] and "cannot be written (Permission denied)" in prepared.notes[0]
+
+
+def test_class_tokens_of_pictures_without_a_caption_are_kept_up_to_date(folder):
+    (folder / "0.txt").unlink()
+    for tokens in ("sls frog", "a toad"):
+        known(folder, class_tokens=tokens)
+        assert content(folder)[str(folder / "0.png")]["caption"] == tokens
+
+
+def test_an_index_that_holds_is_not_written_again(folder, monkeypatch):
+    known(folder)
+    monkeypatch.setattr(folder_index, "write_text", lambda path, text: pytest.fail("written"))
+    known(folder)
+
+
+def test_a_caption_that_vanishes_between_listing_and_reading_is_not_taken_from_the_index(folder):
+    known(folder)
+    index = folder_index.FolderIndex(folder)
+    (folder / "0.txt").unlink()
+    (folder / "1.png").unlink()
+    assert index.look_up("0.png", "0.txt") == ((96, 64), None)
+    assert index.look_up("1.png", "1.txt") == (None, ["one 1, two, three, four, five"])
