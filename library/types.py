@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -57,6 +58,7 @@ class Batch:
     subsets: list[int] = field(default_factory=list)  # of each sample, within its dataset; empty: a class of the user's made it
     network_multiplier: float = 1.0  # strength of the trained network for the dataset that the batch is of
     custom_attributes: list[dict[str, Any]] = field(default_factory=list)
+    conditioning: Conditioning | None = None  # of the captions, where it is cached
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class Conditioning:
 
     hidden_states: Tensor
     pooled: Tensor | None = None
+
+    def to(self, device: torch.device) -> Conditioning:
+        return Conditioning(self.hidden_states.to(device), None if self.pooled is None else self.pooled.to(device))
 
 
 @dataclass

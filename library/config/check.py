@@ -20,7 +20,8 @@ class Rule:
 
 def check_settings(settings: Settings) -> list[str]:
     """Notes about what is odd but allowed; UserError with every broken rule."""
-    mistakes = [_told(settings, rule) for rule in _rules_for(settings, RULES) if rule.is_broken(settings)]
+    own = CACHING_RULES if settings.script.method == "caching" else TRAINING_RULES
+    mistakes = [_told(settings, rule) for rule in _rules_for(settings, RULES + own) if rule.is_broken(settings)]
     if mistakes:
         raise UserError(*mistakes)
     return [_told(settings, rule) for rule in _rules_for(settings, ODDITIES) if rule.is_broken(settings)]
@@ -116,6 +117,10 @@ def _more_multipliers_than_files(settings: Settings) -> bool:
     return len(settings.network.base_weights_multiplier or ()) > len(settings.network.base_weights or ())
 
 
+def _trains_text_encoder(settings: Settings) -> bool:
+    return not (settings.script.method == "adapter" and settings.network.network_train_unet_only)
+
+
 def _is_a_path(settings: Settings) -> bool:
     return bool(set(settings.saving.output_name or "") & set('/\\:*?"<>|'))
 
@@ -139,8 +144,6 @@ def _needs_narrow_numbers(option: str) -> Rule:
 
 RULES: tuple[Rule, ...] = (
     _required("pretrained_model_name_or_path", '"model.safetensors"'),
-    _required("network_module", '"networks.lora"'),
-    _required("output_dir", '"output"'),
     Rule(
         "token_string",
         lambda s: s.script.method == "embedding" and not s.embedding.token_string,
@@ -194,12 +197,18 @@ RULES: tuple[Rule, ...] = (
     _needs("dim_from_weights", "network_weights"),
     _excludes("network_dim", "dim_from_weights", "the file in network_weights decides; remove one of them"),
     _excludes("network_alpha", "dim_from_weights", "the file in network_weights decides; remove one of them"),
+    _needs("base_weights", "network_module"),
     _needs("base_weights_multiplier", "base_weights"),
     Rule("base_weights_multiplier", _more_multipliers_than_files, "there are more multipliers than files in base_weights"),
     _excludes("training_comment", "no_metadata", "the comment would be stored in the metadata; remove one of them"),
     # data
     _needs("vae_batch_size", "cache_latents"),
-    _needs("skip_cache_check", "cache_latents_to_disk"),
+    _needs("skip_cache_check", "cache_latents_to_disk", "cache_text_encoder_outputs_to_disk"),
+    _needs("text_encoder_batch_size", "cache_text_encoder_outputs"),
+    _needs("caption_variants", "cache_text_encoder_outputs"),
+    _excludes(
+        "no_token_padding", "cache_text_encoder_outputs", "what a caption is cut to depends on its batch; remove one of them"
+    ),
     _needs("num_class_images", "reg_data_dir", "dataset_config"),
     _needs("class_prompt", "reg_data_dir", "dataset_config"),
     _needs("conditioning_data_dir", "masked_loss"),
@@ -207,6 +216,7 @@ RULES: tuple[Rule, ...] = (
     _needs("validation_seed", "validation_split", "dataset_config"),
     _excludes("in_json", "conditioning_data_dir", "each describes the pictures of train_data_dir; remove one of them"),
     _excludes("dataset_class", "cache_latents", "the class makes latents itself, or not at all; remove one of them"),
+    _excludes("dataset_class", "cache_text_encoder_outputs", "the class makes the captions, at each use; remove one of them"),
     Rule(
         "persistent_data_loader_workers",
         lambda s: s.data.persistent_data_loader_workers and s.data.max_data_loader_n_workers == 0,
@@ -241,6 +251,21 @@ RULES: tuple[Rule, ...] = (
     *(_needs(name, "logging_dir", "log_with") for name in ("log_tracker_name", "log_tracker_config", "log_config")),
     *map(_for_wandb_only, ("wandb_run_name", "wandb_api_key")),
     _excludes("wandb_run_name", "log_tracker_config", 'that file decides; write name = "..." in its table [wandb]'),
+)
+
+CACHING_RULES: tuple[Rule, ...] = (
+    Rule("debug_dataset", lambda s: s.training.debug_dataset, "give this to the training script; a tool has only dry_run"),
+)
+
+TRAINING_RULES: tuple[Rule, ...] = (
+    _required("network_module", '"networks.lora"'),
+    _required("output_dir", '"output"'),
+    Rule(
+        "cache_text_encoder_outputs",
+        lambda s: s.data.cache_text_encoder_outputs and _trains_text_encoder(s),
+        "the text encoder is trained, so what it makes of a caption changes; add network_train_unet_only = true, or "
+        "remove cache_text_encoder_outputs and cache_text_encoder_outputs_to_disk",
+    ),
 )
 
 ODDITIES: tuple[Rule, ...] = (

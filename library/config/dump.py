@@ -10,7 +10,7 @@ from typing import Any
 
 from library.config.declare import Option, options_of
 from library.config.options import TOPICS
-from library.config.scripts import SCRIPTS
+from library.config.scripts import CACHING, SCRIPTS
 from library.config.settings import OPTIONS, Settings, options_for
 
 
@@ -69,11 +69,17 @@ def options_markdown() -> str:
 def _matrix() -> list[str]:
     """Which script takes what."""
     lines = ["## Options by script", "", "An option that a script cannot use is an error there that names the scripts that have it.", ""]
-    lines += [f"| option | {' | '.join(f'`{name}`' for name in SCRIPTS)} |", "|---" * (len(SCRIPTS) + 1) + "|"]
+    scripts = [name for name in SCRIPTS if name not in CACHING]
+    lines += [f"| option | {' | '.join(f'`{name}`' for name in scripts)} |", "|---" * (len(scripts) + 1) + "|"]
+    only_caching = []
     for option in OPTIONS.values():
-        cells = ["yes" if option.is_of(name) else "" for name in SCRIPTS]
-        lines.append(f"| `{option.name}` | {' | '.join(cells)} |")
-    return lines
+        cells = ["yes" if option.is_of(name) else "" for name in scripts]
+        if any(cells):
+            lines.append(f"| `{option.name}` | {' | '.join(cells)} |")
+        else:
+            only_caching.append(f"`{option.name}`")
+    tools, own = (" and ".join(names) for names in ([f"`{name}`" for name in CACHING], only_caching))
+    return [*lines, "", f"{tools} take all of these, so that they can share config files with a training, and {own}."]
 
 
 def _row(option: Option) -> str:

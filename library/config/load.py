@@ -37,8 +37,10 @@ def load_settings(script_name: str, argv: list[str]) -> Settings | None:
         raise UserError(*mistakes)
     values |= flags.values
     sources |= {name: Source(f"--{name}") for name in flags.values}
-    if values.get("cache_latents_to_disk"):
-        values["cache_latents"] = True
+    for name in ("cache_latents", "cache_text_encoder_outputs"):
+        if values.get(f"{name}_to_disk"):
+            values[name] = True
+            sources.setdefault(name, sources[f"{name}_to_disk"])
     settings = settings_of(values, script, config_path=path, sources=sources, notes=tuple(notes))
     if flags.output_config:
         _write_config(path, settings)

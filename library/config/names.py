@@ -30,10 +30,10 @@ OTHER_SCRIPTS = {
     "train_db.py": "learning_rate_te stop_text_encoder_training use_safetensors",
     "fine_tune.py": "train_text_encoder",
     "sdxl_train.py": "block_lr learning_rate_te1 learning_rate_te2",
-    "sdxl_train_network.py": "cache_text_encoder_outputs cache_text_encoder_outputs_to_disk disable_mmap_load_safetensors",
+    "sdxl_train_network.py": "disable_mmap_load_safetensors",
     "flux_train_network.py": "ae apply_t5_attn_mask blocks_to_swap clip_l controlnet_model_name_or_path discrete_flow_shift "
     "guidance_scale logit_mean logit_std mode_scale model_prediction_type model_type sigmoid_scale split_mode t5xxl "
-    "t5xxl_max_token_length text_encoder_batch_size timestep_sampling weighting_scheme",
+    "t5xxl_max_token_length timestep_sampling weighting_scheme",
     "sd3_train_network.py": "apply_lg_attn_mask clip_g clip_g_dropout_rate clip_l_dropout_rate enable_scaled_pos_embed "
     "pos_emb_random_crop_rate save_clip save_t5xxl t5_dropout_rate t5xxl_device t5xxl_dtype training_shift",
 }

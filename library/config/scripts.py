@@ -1,4 +1,4 @@
-"""The training scripts: what tells one from another."""
+"""The scripts that take options of a training: what tells one from another."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Script:
-    """A training script. Which options it takes stands with each option."""
+    """A script. Which options it takes stands with each option."""
 
     name: str  # of the file
-    method: Literal["adapter", "full", "embedding"]  # what is trained: a network beside the model, the model, words
+    # What is trained: a network beside the model, the model, words; or nothing: caches for a training are filled.
+    method: Literal["adapter", "full", "embedding", "caching"]
     tracker: str  # TensorBoard's sub-directory
     family: str | None = None  # the only family of models that it takes
     per_layer: bool = False  # of the words that it trains: a vector for each cross-attention layer
@@ -22,11 +23,16 @@ class Script:
 NETWORK = ("train_network.py", "sdxl_train_network.py")
 FULL = ("train_db.py", "fine_tune.py", "sdxl_train.py")
 EMBEDDING = ("train_textual_inversion.py", "train_textual_inversion_XTI.py", "sdxl_train_textual_inversion.py")
+CACHING = ("tools/cache_latents.py", "tools/cache_text_encoder_outputs.py")  # these take all options, so as to share files
 
 TRAIN_NETWORK = Script("train_network.py", "adapter", "network_train")
 TRAIN_TEXTUAL_INVERSION = Script("train_textual_inversion.py", "embedding", "textual_inversion")
 TRAIN_TEXTUAL_INVERSION_XTI = Script("train_textual_inversion_XTI.py", "embedding", "textual_inversion", per_layer=True)
+CACHE_LATENTS, CACHE_TEXT_ENCODER_OUTPUTS = (Script(name, "caching", "caching") for name in CACHING)
 
 SCRIPTS: dict[str, Script] = {
-    script.name: script for script in (TRAIN_NETWORK, TRAIN_TEXTUAL_INVERSION, TRAIN_TEXTUAL_INVERSION_XTI)
-}
+    script.name: script
+    for script in (
+        TRAIN_NETWORK, TRAIN_TEXTUAL_INVERSION, TRAIN_TEXTUAL_INVERSION_XTI, CACHE_LATENTS, CACHE_TEXT_ENCODER_OUTPUTS,
+    )
+}  # fmt: skip

@@ -27,7 +27,7 @@ from library.config.options import (
     TrainingOptions,
     ValidationOptions,
 )
-from library.config.scripts import TRAIN_NETWORK, Script
+from library.config.scripts import CACHING, TRAIN_NETWORK, Script
 
 OPTIONS: dict[str, Option] = {option.name: option for topic in TOPICS.values() for option in options_of(topic)}
 TOPIC_OF: dict[str, str] = {option.name: topic for topic, options in TOPICS.items() for option in options_of(options)}
@@ -36,7 +36,7 @@ TOPIC_OF: dict[str, str] = {option.name: topic for topic, options in TOPICS.item
 @cache
 def options_for(script: str) -> dict[str, Option]:
     """The options of the script of this name, with their defaults and choices there."""
-    return {name: option.as_in(script) for name, option in OPTIONS.items() if option.is_of(script)}
+    return {name: option.as_in(script) for name, option in OPTIONS.items() if option.is_of(script) or script in CACHING}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,21 @@ if TYPE_CHECKING:
     from library.config.datasets import SubsetSettings
 
 
+class Distinctions:
+    """What to add to the names of entries that others claim too; the first to claim a name keeps it plain."""
+
+    def __init__(self) -> None:
+        self.by_place: dict[Place, str] = {}
+        self._first_claims: dict[int, int] = {}
+
+    def claim(self, place: Place, path: Path, content: str) -> None:
+        """The entry of an image wants this name. Who would write the same content may share it."""
+        claim = digest(content)
+        name = digest(str(path).casefold())  # some file systems do not tell a from A
+        if self._first_claims.setdefault(name, claim) != claim:
+            self.by_place[place] = f"_{claim:016x}"
+
+
 @dataclass(frozen=True)
 class CacheSettings:
     """How latents are cached. `rank` of `world_size` processes fills its share of a cache on disk, and all of one in memory."""
@@ -47,14 +63,25 @@ class CacheSettings:
 class CacheReport:
     """What filling did on this process."""
 
+    what: str = "latents"
+    counted: str = "images"
     reused: int = 0
     encoded: dict[str, int] = field(default_factory=dict)  # why: how many images
     borrowed: int = 0
     checked: int = 0  # of those that might be borrowed
 
+    def with_those_of(self, others: Sequence[CacheReport]) -> CacheReport:
+        """The report of several processes, each of which has done its share."""
+        every = (self, *others)
+        encoded: Counter[str] = Counter()
+        for report in every:
+            encoded.update(report.encoded)
+        counts = {name: sum(getattr(report, name) for report in every) for name in ("reused", "borrowed", "checked")}
+        return CacheReport(self.what, self.counted, encoded=dict(encoded), **counts)
+
     def lines(self) -> list[str]:
         reasons = [f"{count} {reason}" for reason, count in sorted(self.encoded.items())]
-        total = f"latents: {self.reused} images from the cache, {sum(self.encoded.values())} encoded"
+        total = f"{self.what}: {self.reused} {self.counted} from the cache, {sum(self.encoded.values())} encoded"
         lines = [total + (f" ({'; '.join(reasons)})" if reasons else "")]
         if self.borrowed:
             lines.append(
@@ -203,17 +230,11 @@ def check_cacheable(prepared: Sequence[PreparedDataset]) -> None:
 
 
 def _distinctions(prepared: Sequence[PreparedDataset], suffix: str) -> dict[Place, str]:
-    """What to add to the names of entries that others would claim too; the first to claim a name keeps it plain.
-
-    a.png and a.jpg of one size, or one image at two resolutions, would share a file.
-    """
-    first_claims: dict[int, int] = {}
-    distinctions = {}
+    """What to add to the names of entries: a.png and a.jpg of one size, or one image at two resolutions, would share a file."""
+    distinctions = Distinctions()
     for number, dataset in enumerate(prepared):
         for index, record in enumerate(dataset.records):
             image, subset = Path(record.path), dataset.settings.subsets[record.subset]
-            claim = digest(f"{image.name} {subset.flip_aug} {recipe_of(record, subset)} {record.mask or ''}".rstrip())
-            name = digest(str(entry_path(image, record.size, suffix)).casefold())  # some file systems do not tell a from A
-            if first_claims.setdefault(name, claim) != claim:
-                distinctions[number, index] = f"_{claim:016x}"
-    return distinctions
+            claim = f"{image.name} {subset.flip_aug} {recipe_of(record, subset)} {record.mask or ''}".rstrip()
+            distinctions.claim((number, index), entry_path(image, record.size, suffix), claim)
+    return distinctions.by_place

@@ -5,6 +5,7 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,15 +85,16 @@ def why_unusable(path: Path, fingerprint: str, flipped: bool, masked: bool) -> s
     if found is None:
         return NO_FINGERPRINT
     if found != fingerprint:
-        return _difference(found, fingerprint)
+        return difference(found, fingerprint, REASONS)
     needed = {*LATENT_KEYS, *(FLIPPED_KEYS if flipped else ()), *(("alpha_mask",) if masked else ())}
     return None if needed <= keys else "without the flipped version or the mask"
 
 
-def _difference(found: str, wanted: str) -> str:
+def difference(found: str, wanted: str, reasons: Mapping[str, str]) -> str:
+    """The reason of the first part in which two fingerprints differ."""
     try:
         facts, wanted_facts = json.loads(found), json.loads(wanted)
-        return next(reason for key, reason in REASONS.items() if facts.get(key) != wanted_facts.get(key))
+        return next(reason for key, reason in reasons.items() if facts.get(key) != wanted_facts.get(key))
     except (ValueError, AttributeError, StopIteration):
         return "with an unknown fingerprint"
 

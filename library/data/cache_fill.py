@@ -47,12 +47,17 @@ def fill_cache(
     """
     cache = LatentCache(prepared, settings)
     if settings.on_disk:
-        for folder in {Path(record.path).parent for dataset in prepared for record in dataset.records}:
-            remove_leftovers(folder)  # of runs that were killed
+        tidy_folders(prepared)
     missing = _survey(cache, encode)
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         _Filling(cache, encode, pool).run(missing, on_progress)
     return cache
+
+
+def tidy_folders(prepared: Sequence[PreparedDataset]) -> None:
+    """Remove what killed runs have left half-written beside the images."""
+    for folder in {Path(record.path).parent for dataset in prepared for record in dataset.records}:
+        remove_leftovers(folder)
 
 
 def _survey(cache: LatentCache, encode: Encode) -> list[Place]:

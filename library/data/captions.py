@@ -37,7 +37,7 @@ def process_caption(
 ) -> str:
     """One rendering of a stored caption. `epoch` and `step` (the optimizer step that the caption is used in) are 1-based."""
     text = _surround(text, settings.caption_prefix, settings.caption_suffix)
-    if _dropped(settings, rng, epoch):
+    if is_dropped(settings, rng, epoch):
         return ""
     text = _choose_wildcards(text, rng) if settings.enable_wildcard else text.split("\n", 1)[0]
     text = _arrange_tags(text, settings, rng, step, max_train_steps)
@@ -52,7 +52,8 @@ def _surround(text: str, prefix: str | None, suffix: str | None) -> str:
     return "\n".join(" ".join(part for part in (prefix, line, suffix) if part) for line in lines)
 
 
-def _dropped(settings: CaptionSettings, rng: random.Random, epoch: int) -> bool:
+def is_dropped(settings: CaptionSettings, rng: random.Random, epoch: int) -> bool:
+    """Whether this use of a caption is the empty text. The first draw that is made for a caption."""
     every = settings.caption_dropout_every_n_epochs
     if every > 0 and epoch % every == 0:
         return True

@@ -14,6 +14,7 @@ from library.data.cache import LatentCache
 from library.data.captions import Replacement, process_caption
 from library.data.pixels import augmented_pixels, crop_top_left, mask_weights, model_input
 from library.data.records import ImageRecord, Place, PreparedDataset
+from library.data.text_cache import TextCache
 from library.seeding import python_random
 from library.types import Batch, BatchPlace, Posterior, SampleRef
 
@@ -45,8 +46,10 @@ class TrainingDataset(Dataset[Batch]):
         prior_loss_weight: float,
         cache: LatentCache | None = None,
         replacements: Sequence[Replacement] = (),
+        text_cache: TextCache | None = None,
     ):
         self.cache = cache
+        self.text_cache = text_cache
         self._prepared = prepared
         self._seed = seed
         self._max_train_steps = max_train_steps
@@ -55,22 +58,33 @@ class TrainingDataset(Dataset[Batch]):
         self._entries: dict[int, tuple[int, list[int]]] = {}  # by dataset: the epoch last asked for, its entries
 
     def __getitem__(self, place: BatchPlace) -> Batch:
-        """The batch of a place, except that latents held in memory are still to come: see `with_latents_in_memory`."""
+        """The batch of a place, except that what is cached in memory is still to come: see `completed`."""
         samples = [self._sample(place.epoch, ref) for ref in place.samples]
         batch = self._described(place, samples)
         if self.cache is None:
-            return self._with_images(batch, samples)
-        return batch if self.cache.in_memory else self._with_latents(batch, samples)
+            batch = self._with_images(batch, samples)
+        elif not self.cache.in_memory:
+            batch = self._with_latents(batch, samples)
+        return batch if self.text_cache is None or self.text_cache.in_memory else self._with_text(batch, samples)
 
     def described(self, place: BatchPlace) -> Batch:
         """The batch of a place without pixels or latents."""
         return self._described(place, [self._sample(place.epoch, ref) for ref in place.samples])
 
-    def with_latents_in_memory(self, batch: Batch) -> Batch:
+    def completed(self, batch: Batch) -> Batch:
         """Add what only the main process has, so that no loader's worker needs a copy of it."""
-        if self.cache is None or not self.cache.in_memory:
-            return batch
-        return self._with_latents(batch, [self._sample(batch.place.epoch, ref) for ref in batch.place.samples])
+        samples = [self._sample(batch.place.epoch, ref) for ref in batch.place.samples]
+        if self.cache is not None and self.cache.in_memory:
+            batch = self._with_latents(batch, samples)
+        if self.text_cache is not None and self.text_cache.in_memory:
+            batch = self._with_text(batch, samples)
+        return batch
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether there is next to nothing to do for a batch."""
+        caches = (self.cache, self.text_cache) if self.text_cache is not None else (self.cache,)
+        return all(cache is not None and cache.in_memory for cache in caches)
 
     def _sample(self, epoch: int, ref: SampleRef) -> _Sample:
         dataset = self._prepared[ref.dataset]
@@ -111,6 +125,8 @@ class TrainingDataset(Dataset[Batch]):
 
     def _caption(self, place: BatchPlace, sample: _Sample) -> str:
         rng = self._random("caption", place.epoch, sample.ref)
+        if self.text_cache is not None:
+            return self.text_cache.draw(sample.image, place.epoch, rng)
         settings = sample.subset.caption
         replacements = () if sample.record.is_reg else self._replacements  # the class is not what the new word means
         return process_caption(sample.record.caption, settings, rng, place.epoch, place.step, self._max_train_steps, replacements)
@@ -132,3 +148,11 @@ class TrainingDataset(Dataset[Batch]):
         )
         masks = mask_weights([found.mask for found in latents], samples[0].record.bucket)
         return replace(batch, posterior=posterior, masks=masks)
+
+    def _with_text(self, batch: Batch, samples: list[_Sample]) -> Batch:
+        assert self.text_cache is not None
+        read = self.text_cache.read
+        texts = [read(sample.image, caption) for sample, caption in zip(samples, batch.captions, strict=True)]
+        layout = self.text_cache.settings.layout
+        arrays = {key: torch.from_numpy(np.stack([text[key] for text in texts])) for key in layout.keys}
+        return replace(batch, conditioning=layout.join(arrays))

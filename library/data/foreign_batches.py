@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from library.data.cache import LatentCache
 from library.data.records import PreparedDataset
 from library.errors import UserError
 from library.seeding import seed_from
@@ -23,7 +22,7 @@ _PIXELS = 8  # of an image per pixel of its latents, along a side
 class ForeignDataset(Dataset[Batch]):
     """Batches by place, each one item of the class. It is told epoch and step before each, in the process that makes it."""
 
-    cache: LatentCache | None = None
+    is_in_memory = False
 
     def __init__(self, prepared: PreparedDataset, seed: int, max_train_steps: int):
         self._maker = prepared.maker
@@ -48,7 +47,7 @@ class ForeignDataset(Dataset[Batch]):
             raise UserError(f"{name}: holds {len(batch.captions)} images, but the class says batch_size = {self._batch_size}")
         return batch
 
-    def with_latents_in_memory(self, batch: Batch) -> Batch:
+    def completed(self, batch: Batch) -> Batch:
         return batch
 
 

@@ -19,9 +19,9 @@ from library.types import Batch, BatchPlace
 def worker_count(at_most: int, asked_for: bool, dataset: TrainingDataset | ForeignDataset) -> int:
     """How many processes make batches: `at_most`, but fewer than the CPU has threads; 0 means this process.
 
-    With latents in memory there is next to nothing to make: workers are started only if the person `asked_for` a number.
+    With everything in memory there is next to nothing to make: workers are started only if the person `asked_for` a number.
     """
-    if dataset.cache is not None and dataset.cache.in_memory and not asked_for:
+    if dataset.is_in_memory and not asked_for:
         return 0
     return max(0, min(at_most, _cpu_threads() - 1))
 
@@ -35,7 +35,7 @@ def make_loader(
     BadImage) of the first batch that cannot be made.
     """
     if workers == 0:
-        yield from (dataset.with_latents_in_memory(dataset[place]) for place in places)
+        yield from (dataset.completed(dataset[place]) for place in places)
         return
     loader = DataLoader(
         _Guarded(dataset),
@@ -50,7 +50,7 @@ def make_loader(
     for found in loader:
         if isinstance(found, UserError):
             raise found
-        yield dataset.with_latents_in_memory(found)
+        yield dataset.completed(found)
 
 
 class _Guarded(Dataset):

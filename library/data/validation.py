@@ -33,6 +33,11 @@ def validation_datasets(prepared: Sequence[PreparedDataset]) -> list[PreparedDat
     return [dataset.validation for dataset in prepared if dataset.validation is not None]
 
 
+def with_held_out(prepared: Sequence[PreparedDataset]) -> list[PreparedDataset]:
+    """All datasets of a run: those that are trained on, then those of held-out pictures."""
+    return [*prepared, *validation_datasets(prepared)]
+
+
 def validation_settings(dataset: DatasetSettings) -> DatasetSettings:
     """The settings that held-out pictures are shown with: nothing random but the choice between wildcards, no repeats."""
     return dataclasses.replace(dataset, subsets=tuple(map(_without_chance, dataset.subsets)), notes=())

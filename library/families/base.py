@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from library.data.text_layout import TextLayout
 from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class Family(Protocol):
 
     def encode_text(self, parts: Parts, captions: list[str], settings: TextSettings) -> Conditioning:
         """Captions -> conditioning. Gradients flow unless the caller forbids them."""
+
+    def text_layout(self, parts: Parts) -> TextLayout:
+        """How encoded captions lie in cache files."""
 
     def encode_images(self, parts: Parts, images: Tensor) -> Posterior:
         """[B, 3, H, W] in [-1, 1] -> what the VAE says, unscaled, in fp32."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from library.data.text_layout import TextLayout
 from library.errors import UserError
 from library.families.base import Objective
 from library.families.configs_sd import LATENT_SCALE
@@ -64,6 +65,10 @@ class StableDiffusion:
         from library.families.clip import encode_captions
 
         return Conditioning(encode_captions(parts.text_encoders[0], parts.tokenizers[0], captions, settings))
+
+    def text_layout(self, parts: Parts) -> TextLayout:
+        encoder: Any = parts.text_encoders[0]
+        return TextLayout("_sd_te", ("hidden_state",), (encoder.text_model.config.hidden_size,))
 
     def encode_images(self, parts: Parts, images: Tensor) -> Posterior:
         import torch

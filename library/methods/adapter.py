@@ -13,6 +13,7 @@ from torch import nn
 from library.config.options import NetworkOptions, OptimizerOptions
 from library.errors import UserError
 from library.methods.base import NotFiniteWeights
+from library.methods.base_weights import merge_base_weights, one_or_all
 from library.methods.freezing import enable_checkpointing, freeze, not_finite
 from library.methods.network_module import accepted_keywords, import_network_module, network_arguments, takes_positional
 from library.seeding import seed_from
@@ -54,9 +55,9 @@ class AdapterMethod:
         """The network modules' contract, in its order."""
         freeze(parts)
         self._unet, self._vae = parts.unet, parts.vae
-        self._text_encoder = parts.text_encoders[0] if len(parts.text_encoders) == 1 else parts.text_encoders
+        self._text_encoder = one_or_all(parts.text_encoders)
         module = import_network_module(self._options.network_module)
-        self._merge_base_weights(module)
+        merge_base_weights(self._options, parts)
         self.network = self._create(module)
         if hasattr(self.network, "prepare_network"):
             self.network.prepare_network(SimpleNamespace(**vars(self._options), **vars(self._optimizer)))
@@ -68,18 +69,6 @@ class AdapterMethod:
         self._groups = self._named_groups(len(parts.text_encoders))
         self.network.to(next(self._unet.parameters()).device, self._dtype)
         self.network.prepare_grad_etc(self._text_encoder, self._unet)
-
-    def _merge_base_weights(self, module: ModuleType) -> None:
-        """Earlier networks become a part of the model."""
-        files = self._options.base_weights or ()
-        multipliers = (*(self._options.base_weights_multiplier or ()), *[1.0] * len(files))
-        weight = next(self._unet.parameters())
-        for file, multiplier in zip(files, multipliers, strict=False):
-            network, weights = module.create_network_from_weights(
-                multiplier, file, self._vae, self._text_encoder, self._unet, for_inference=True
-            )
-            network.merge_to(self._text_encoder, self._unet, weights, weight.dtype, str(weight.device))
-            log.info("%s merged into the model with multiplier %s", file, multiplier)
 
     def _create(self, module: ModuleType) -> Any:
         """The same seed gives the same first weights, whatever was drawn before."""

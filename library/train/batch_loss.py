@@ -64,5 +64,7 @@ class BatchLoss:
             return self.family.encode_images(self.parts, batch.images)
 
     def _encode_text(self, batch: Batch) -> Conditioning:
+        if batch.conditioning is not None:
+            return batch.conditioning.to(self.runtime.device)
         with self.runtime.autocast(), nullcontext() if self.trains_text_encoder else torch.no_grad():
             return self.family.encode_text(self.parts, batch.captions, self.text)

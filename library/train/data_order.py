@@ -8,17 +8,21 @@ from library.data.foreign_batches import ForeignDataset
 from library.data.loader import worker_count
 from library.data.order import TrainingOrder
 from library.data.templates import caption_replacements
+from library.data.text_cache import TextCache
 from library.train.plan import Plan
 
 
 def make_dataset(
-    plan: Plan, cache: LatentCache | None = None, kind: type[TrainingDataset] = TrainingDataset
+    plan: Plan,
+    cache: LatentCache | None = None,
+    kind: type[TrainingDataset] = TrainingDataset,
+    text_cache: TextCache | None = None,
 ) -> TrainingDataset | ForeignDataset:
     data, last_step = plan.settings.data, plan.length.last_step
     if data.dataset_class:
         return ForeignDataset(plan.prepared[0], plan.seed, last_step)
     replacements = caption_replacements(plan.settings.embedding)
-    return kind(plan.prepared, plan.seed, last_step, data.prior_loss_weight, cache, replacements)
+    return kind(plan.prepared, plan.seed, last_step, data.prior_loss_weight, cache, replacements, text_cache)
 
 
 def make_order(plan: Plan, rank: int) -> TrainingOrder:

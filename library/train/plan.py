@@ -19,6 +19,7 @@ from library.checkpoint.resume import FoundState, find_state
 from library.config.check import check_settings
 from library.config.datasets import DatasetSettings, load_dataset_settings
 from library.config.load import Settings
+from library.config.options import DataOptions
 from library.data.cache import CacheSettings, check_cacheable
 from library.data.foreign import prepare_foreign
 from library.data.order import TrainingOrder, largest_batch
@@ -26,6 +27,7 @@ from library.data.records import PreparedDataset
 from library.data.report import DataReport, data_report
 from library.data.sources import prepare_datasets
 from library.data.templates import word_replacements
+from library.data.text_cache import check_captions_cacheable
 from library.errors import UserError
 from library.families.base import Family
 from library.families.detect import identify
@@ -107,15 +109,14 @@ class Plan:
 
 def make_plan(settings: Settings) -> Plan:
     """Check all that needs no model, and work out the plan. What is written comes first, and takes a fraction of a second."""
-    written = _collect(notes=lambda: check_settings(settings), datasets=lambda: _datasets(settings))
+    written = collect(notes=lambda: check_settings(settings), datasets=lambda: _datasets(settings))
     notes = [*settings.notes, *written["notes"]]
     found = _check_what_is_named(settings, written["datasets"])
     resume: FoundState | None = found["resume"]
     seed = _seed(settings, resume, notes)
     prepared: list[PreparedDataset] = found["prepared"]
     notes += check_method(settings, found["identify"], prepared)
-    if settings.data.cache_latents:
-        check_cacheable(prepared)
+    _check_caches(settings.data, prepared)
     validation = plan_validation(settings, prepared, seed, resume.best if resume else None, notes)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     _check_processes(settings, world_size)
@@ -150,7 +151,7 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
     from library.optim.optimizers import check_optimizer  # imports torch, which takes seconds
 
     saving = settings.saving
-    return _collect(
+    return collect(
         identify=lambda: identify(settings.model),
         prepared=lambda: _prepare(settings, datasets),
         prompts=lambda: _prompts(settings),
@@ -196,6 +197,12 @@ def _check_processes(settings: Settings, world_size: int) -> None:
             reason = "steps during the backward pass do not wait for other processes"
             raise UserError(f"{settings.where(name)}: {reason}; remove it, or train with --num_processes 1")
 
+def _check_caches(data: DataOptions, prepared: list[PreparedDataset]) -> None:
+    collect(
+        latents=lambda: check_cacheable(prepared) if data.cache_latents else None,
+        text=lambda: check_captions_cacheable(prepared, data.caption_variants) if data.cache_text_encoder_outputs else None,
+    )
+
 
 def _check_output(folder: str) -> None:
     """What a run needs is known once its network is made (`check_space`); a disk that is as good as full is told before."""
@@ -203,7 +210,7 @@ def _check_output(folder: str) -> None:
     free_space_check(folder, LEAST_ROOM)
 
 
-def _collect(**checks: Callable[[], Any]) -> dict[str, Any]:
+def collect(**checks: Callable[[], Any]) -> dict[str, Any]:
     """Run every check; the mistakes of all of them are reported at once."""
     results: dict[str, Any] = {}
     messages: list[str] = []

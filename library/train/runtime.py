@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy
 import torch
@@ -23,6 +23,7 @@ from library.seeding import seed_from
 from library.train.signals import Stopped, StopRequest
 from library.types import BatchPlace
 
+Value = TypeVar("Value")
 FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -161,14 +162,18 @@ class Runtime:
             messages = error.messages
         except Stopped:
             pass
-        everybodys = [(messages, self.stop_request.wanted)]
-        if self.world_size > 1:
-            everybodys *= self.world_size
-            torch.distributed.all_gather_object(everybodys, everybodys[0])
+        everybodys = self.gathered((messages, self.stop_request.wanted))
         if any(messages for messages, _ in everybodys):
             raise UserError(*dict.fromkeys(message for messages, _ in everybodys for message in messages))
         if any(stop_wanted for _, stop_wanted in everybodys):
             raise Stopped
+
+    def gathered(self, value: Value) -> list[Value]:
+        """The values of all processes."""
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
 
     def same_everywhere(self, value: str) -> str:
         """The main process's value, in every process."""
@@ -179,11 +184,7 @@ class Runtime:
 
     def merged(self, mine: dict[str, int]) -> dict[str, int]:
         """The dictionaries of all processes as one, in every process."""
-        everybodys = [mine]
-        if self.world_size > 1:
-            everybodys *= self.world_size
-            torch.distributed.all_gather_object(everybodys, mine)
-        return {key: value for one in everybodys for key, value in one.items()}
+        return {key: value for one in self.gathered(mine) for key, value in one.items()}
 
     def barrier(self) -> None:
         self.accelerator.wait_for_everyone()

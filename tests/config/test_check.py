@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from library.config.check import ODDITIES, RULES, check_settings
+from library.config.check import ODDITIES, RULES, TRAINING_RULES, check_settings
+from library.config.load import load_settings
+from library.config.scripts import CACHING
 from library.config.settings import Settings
 
 Load = Callable[..., Settings]
@@ -52,7 +54,15 @@ BROKEN = [
     ("--base_weights f --base_weights_multiplier 1 2", "more multipliers than files"),
     ("--training_comment x --no_metadata", "cannot be combined with no_metadata"),
     ("--vae_batch_size 2", "without cache_latents"),
-    ("--skip_cache_check --cache_latents", "without cache_latents_to_disk"),
+    ("--skip_cache_check --cache_latents", "without cache_latents_to_disk or cache_text_encoder_outputs_to_disk"),
+    ("--text_encoder_batch_size 4", "--text_encoder_batch_size: this has no effect without cache_text_encoder_outputs"),
+    ("--caption_variants 4", "--caption_variants: this has no effect without cache_text_encoder_outputs"),
+    (
+        "--no_token_padding --cache_text_encoder_outputs --network_train_unet_only",
+        "--no_token_padding: this cannot be combined with cache_text_encoder_outputs",
+    ),
+    ("--cache_text_encoder_outputs", "add network_train_unet_only = true, or remove cache_text_encoder_outputs"),
+    ("--cache_text_encoder_outputs_to_disk --text_encoder_lr 1e-5", "--cache_text_encoder_outputs_to_disk: the text encoder is trained"),
     ("--num_class_images 9", "--num_class_images: this has no effect without reg_data_dir or dataset_config"),
     ("--class_prompt frog", "--class_prompt: this has no effect without reg_data_dir or dataset_config"),
     ("--conditioning_data_dir masks", "--conditioning_data_dir: this has no effect without masked_loss"),
@@ -60,6 +70,10 @@ BROKEN = [
     ("--validation_seed 2", "--validation_seed: this has no effect without validation_split or dataset_config"),
     ("--in_json m.json --masked_loss --conditioning_data_dir masks", "--in_json: this cannot be combined with conditioning_data_dir"),
     ("--dataset_class a.B --cache_latents", "--dataset_class: this cannot be combined with cache_latents"),
+    (
+        "--dataset_class a.B --cache_text_encoder_outputs --network_train_unet_only",
+        "--dataset_class: this cannot be combined with cache_text_encoder_outputs",
+    ),
     ("--persistent_data_loader_workers --max_data_loader_n_workers 0", "no loading processes to keep"),
     ("--save_n_epoch_ratio 2 --save_every_n_epochs 2", "both say how often to save"),
     ("--save_last_n_epochs 2", "without save_every_n_epochs or save_n_epoch_ratio"),
@@ -109,6 +123,7 @@ FINE = [
     "--loss_type smooth_l1 --huber_schedule exponential --huber_scale 2 --huber_c 0.3",
     "--zero_terminal_snr --v_parameterization --scale_v_pred_loss_like_noise_pred --min_snr_gamma 5 --debiased_estimation_loss",
     "--cache_latents_to_disk --vae_batch_size 4 --skip_cache_check",
+    "--cache_text_encoder_outputs_to_disk --network_train_unet_only --skip_cache_check --caption_variants 8 --text_encoder_batch_size 2",
     "--save_n_epoch_ratio 3 --save_last_n_epochs 2 --save_state --save_last_n_epochs_state 1",
     "--initial_step 10 --max_train_steps 11",
     "--initial_step 5000 --max_train_epochs 9",
@@ -149,6 +164,18 @@ def test_what_every_run_needs_is_told_at_once_with_an_example(load: Load, mistak
     assert 'write network_module = "networks.lora", or --network_module "networks.lora"' in messages[1]
 
 
+def test_a_tool_that_fills_caches_needs_neither_network_nor_output(mistakes: Mistakes) -> None:
+    for script in CACHING:
+        (message,) = mistakes(check_settings, load_settings(script, []))
+        assert message.startswith("pretrained_model_name_or_path")
+        flags = "--pretrained_model_name_or_path m --cache_text_encoder_outputs --text_encoder_lr 1e-5 --skip_existing"
+        assert check_settings(load_settings(script, flags.split())) == []
+        (message,) = mistakes(check_settings, load_settings(script, [*flags.split(), "--debug_dataset"]))
+        assert message.startswith("--debug_dataset: give this to the training script")
+        (message,) = mistakes(check_settings, load_settings(script, [*flags.split(), "--base_weights", "f"]))
+        assert message.startswith("--base_weights: this has no effect without network_module")
+
+
 def test_message_names_file_table_and_key(load: Load, mistakes: Mistakes, tmp_path) -> None:
     path = tmp_path / "run.toml"
     path.write_text("[noise]\nadaptive_noise_scale = 0.1\n", encoding="utf-8")
@@ -179,5 +206,6 @@ def test_every_rule_is_broken_by_a_case(load: Load) -> None:
     cases = [load(*flags.split()) for flags, _ in BROKEN + ODD] + [load("--base_weights_multiplier", "1")]
     words = [*(flags for flags, _ in BROKEN_WORDS), "--full_fp16", "--full_bf16"]
     cases += [load(*words_of(flags), script="train_textual_inversion.py") for flags in words]
-    unbroken = [f"{rule.option}: {rule.message}" for rule in RULES + ODDITIES if not any(map(rule.is_broken, cases))]
+    rules = RULES + TRAINING_RULES + ODDITIES
+    unbroken = [f"{rule.option}: {rule.message}" for rule in rules if not any(map(rule.is_broken, cases))]
     assert unbroken == []

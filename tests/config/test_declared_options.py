@@ -13,11 +13,12 @@ from library.config.declare import options_of
 from library.config.flags import build_parser
 from library.config.names import FILE_OPTIONS, IMPOSSIBLE, NOT_BUILT, OTHER_SCRIPTS
 from library.config.options import OLD_NAMES, TOPICS
-from library.config.scripts import EMBEDDING, FULL, NETWORK, SCRIPTS, TRAIN_NETWORK
+from library.config.scripts import CACHING, EMBEDDING, FULL, NETWORK, SCRIPTS, TRAIN_NETWORK
 from library.config.settings import OPTIONS, Settings, options_for
 
 FACTS = json.loads(Path(__file__).with_name("script_flags.json").read_text(encoding="utf-8"))
 NEW = {
+    "caption_variants",
     "class_prompt",
     "dry_run",
     "early_stopping_patience",
@@ -28,9 +29,12 @@ NEW = {
     "on_bad_image",
     "save_best",
 }
+OF_TOOLS = {"skip_existing", "sdxl", "text_encoder_batch_size"}  # the interface has these for its tools alone
 ALL = (*FULL, *NETWORK, *EMBEDDING)
 # Options that more scripts take here than there: they are about the data, the text or the run, and mean the same in each.
 WIDER = {
+    "cache_text_encoder_outputs",
+    "cache_text_encoder_outputs_to_disk",
     "caption_dropout_every_n_epochs",
     "caption_dropout_rate",
     "caption_tag_dropout_rate",
@@ -66,7 +70,7 @@ def scripts_of(name: str) -> set[str]:
 
 def test_the_facts_are_of_the_scripts_there_are() -> None:
     assert {script for fact in FACTS if fact["scripts"] != "all" for script in fact["scripts"]} == set(ALL)
-    assert SCRIPTS.keys() <= set(ALL)
+    assert SCRIPTS.keys() - set(CACHING) <= set(ALL)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -88,13 +92,14 @@ def test_flags_do_what_the_interface_says(script: str) -> None:
     facts, flags = facts_of(script), build_parser(SCRIPTS[script])._option_string_actions
     for name, option in options_for(script).items():
         switch = {"nargs": None, "action": "store_true"}
-        fact = facts.get(name, switch if option.default is False else {"nargs": None, "action": "store"})
+        usual = {"nargs": "*" if option.kind.many else None, "action": "store"}
+        fact = facts.get(name, switch if option.default is False else usual)
         assert flags[f"--{name}"].nargs == (0 if fact["action"] == "store_true" else fact["nargs"]), name
 
 
 def test_every_option_is_taken_by_the_scripts_of_the_interface_or_deliberately_by_more() -> None:
     wider = set()
-    for name in OPTIONS.keys() - NEW:
+    for name in OPTIONS.keys() - NEW - OF_TOOLS:
         takers = {script for script in ALL if OPTIONS[name].is_of(script)}
         assert scripts_of(name) <= takers, name
         wider |= {name} if scripts_of(name) != takers else set()
@@ -104,14 +109,15 @@ def test_every_option_is_taken_by_the_scripts_of_the_interface_or_deliberately_b
 def test_every_name_of_the_interface_is_declared_or_known() -> None:
     elsewhere = {name for script in OTHER_SCRIPTS if script in ALL for name in OTHER_SCRIPTS[script].split()}
     names = {fact["name"] for fact in FACTS}
-    assert names == (OPTIONS.keys() - NEW) | NOT_BUILT | IMPOSSIBLE.keys() | OLD_NAMES.keys() | set(FILE_OPTIONS) | elsewhere
+    own = OPTIONS.keys() - NEW - OF_TOOLS
+    assert names == own | NOT_BUILT | IMPOSSIBLE.keys() | OLD_NAMES.keys() | set(FILE_OPTIONS) | elsewhere
     assert not (NOT_BUILT | IMPOSSIBLE.keys() | elsewhere) & OPTIONS.keys()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_exists_and_says_which_it_is(script: str) -> None:
     text = (Path(__file__).parents[2] / script).read_text(encoding="utf-8")
-    constant = script.removesuffix(".py").upper()
+    constant = Path(script).stem.upper()
     assert f"main({constant})" in text
     assert SCRIPTS[script].general in (None, *SCRIPTS)
 

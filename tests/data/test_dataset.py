@@ -25,7 +25,7 @@ def batches_of(prepared, cache=None, epochs=1, seed=SEED):
     dataset = TrainingDataset(prepared, seed, max_train_steps=100, prior_loss_weight=0.25, cache=cache)
     order = TrainingOrder(prepared, seed, 1, 0, 1)
     places = order.places(1, epochs * order.steps_per_epoch)
-    return [dataset.with_latents_in_memory(dataset[place]) for place in places]
+    return [dataset.completed(dataset[place]) for place in places]
 
 
 def by_entry(batches, values):

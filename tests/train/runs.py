@@ -22,7 +22,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import library.data.loader
-import library.train.run  # noqa: F401  imported once by the fork server, so that a run starts in a moment
+import library.train.caching_run  # noqa: F401  imported once by the fork server, so that a run starts in a moment
+import library.train.run  # noqa: F401  the same
 from library.config.scripts import SCRIPTS
 from library.config.settings import options_for
 from library.train.app import main

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.config.declare import option
+from library.config.scripts import CACHING, FULL, NETWORK
 
 INTERPOLATIONS = ("lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area")
 
@@ -90,6 +91,23 @@ class DataOptions:
     cache_latents_to_disk: bool = option(False, "Keep the encoded pictures in files beside the pictures, for later runs too.")
     vae_batch_size: int = option(1, "Pictures encoded at once while caching.", least=1)
     skip_cache_check: bool = option(False, "Trust cache files that are there without opening each to check it.")
+    skip_existing: bool = option(False, "Leave out pictures whose cache file is there, without checking it.", scripts=CACHING)
+    cache_text_encoder_outputs: bool = option(
+        False,
+        "Encode every caption once, before training, and keep the results in memory. Not if the text encoder is trained.",
+        scripts=(*NETWORK, *FULL),
+    )
+    cache_text_encoder_outputs_to_disk: bool = option(
+        False, "Keep the encoded captions in files beside the pictures, for later runs too.", scripts=(*NETWORK, *FULL)
+    )
+    text_encoder_batch_size: int = option(16, "Captions encoded at once while caching.", least=1, scripts=(*NETWORK, *FULL))
+    caption_variants: int = option(
+        1,
+        "Renderings of each caption that are cached where captions are shuffled, tags dropped or wildcards drawn; each use of a "
+        "picture draws one of them.",
+        least=1,
+        scripts=(*NETWORK, *FULL),
+    )
 
     prior_loss_weight: float = option(1.0, "Weight of regularisation pictures in the loss.", least=0)
     max_data_loader_n_workers: int = option(

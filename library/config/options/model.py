@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from library.config.declare import option
-from library.config.scripts import NETWORK
+from library.config.scripts import CACHING, NETWORK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class ModelOptions:
         None, "Folder in which tokenizers are kept, for machines without network access.", private=True
     )
     v2: bool = option(False, "The base model is a Stable Diffusion 2.x model.")
+    sdxl: bool = option(False, "The base model is a Stable Diffusion XL model.", scripts=CACHING)
     v_parameterization: bool = option(False, "The base model predicts v instead of the noise (SD 2.x 768 and other v models).")
     clip_skip: int | None = option(
         None,
