@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -43,20 +43,24 @@ class LossSplits:
 
     def end_step(self) -> dict[str, float]:
         """Means over the samples of the step, by name; what the step had none of is absent."""
-        sums = self._no_sums()
-        if self._seen:
-            pairs = [torch.stack([timesteps.float(), losses.float()]) for timesteps, losses in self._seen]
-            timesteps, losses = torch.cat(pairs, dim=1).cpu().double()
-            rows = [len(self._numbers) + timesteps.long() // BAND]
-            rows += [torch.tensor(self._folders_seen)] if self._numbers else []
-            for row in rows:
-                sums[0].index_add_(0, row, losses)
-                sums[1].index_add_(0, row, torch.ones_like(losses))
+        sums, counts = [0.0] * len(self._names), [0] * len(self._names)
+        for row, loss in self._rows_of_step():
+            sums[row] += loss
+            counts[row] += 1
         self._seen.clear()
         self._folders_seen.clear()
-        sums = self._sum_everywhere(sums)
-        self._epoch += sums
-        return self._means(sums)
+        totals = self._sum_everywhere(torch.tensor([sums, counts], dtype=torch.float64))
+        self._epoch += totals
+        return self._means(totals)
+
+    def _rows_of_step(self) -> Iterator[tuple[int, float]]:
+        """The loss of each sample, once for its band and once for its folder."""
+        if not self._seen:
+            return
+        timesteps, losses = (torch.cat(facts).tolist() for facts in zip(*self._seen, strict=True))
+        yield from zip((len(self._numbers) + timestep // BAND for timestep in timesteps), losses, strict=True)
+        if self._numbers:
+            yield from zip(self._folders_seen, losses, strict=True)
 
     def end_epoch(self) -> dict[str, float]:
         """Means over what was seen of the epoch."""
