@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from library.checkpoint.files import atomic_directory, atomic_write, free_space_check, remove, set_aside
 from library.checkpoint.ledger import Entry, Ledger
-from library.checkpoint.naming import Kind, RunLength, SavePoint, due_points, retention_bound, state_due, state_name, weights_name
+from library.checkpoint.naming import (
+    Kind,
+    Moment,
+    RunLength,
+    SavePoint,
+    due_points,
+    retention_bound,
+    state_due,
+    state_name,
+    weights_name,
+)
+from library.checkpoint.uploads import Uploads
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +92,7 @@ class Saver:
         report: Report,
         expected_bytes: dict[Kind, int],
         is_main: bool = True,
+        uploads: Uploads | None = None,
     ):
         self.options = options
         self.length = length
@@ -90,7 +102,9 @@ class Saver:
         self.expected_bytes = dict(expected_bytes)  # of the next save; after the first, what that one took
         self.is_main = is_main
         self._dtype = save_dtype(options.save_precision)
+        self.uploads = uploads
         self._complete: set[tuple[Kind, SavePoint]] = set()
+        self._held: dict[tuple[Kind, Moment], SavePoint] = {}  # the last ones whose older files wait for their uploads
 
     def due(self, step: int) -> bool:
         """Whether `save_step` has anything to do after this step; the same answer in every process."""
@@ -121,9 +135,18 @@ class Saver:
             return False
         kinds: list[Kind] = ["weights", "state"] if with_state else ["weights"]
         complete = [kind for kind in kinds if (kind, point) in self._complete or self._write(kind, point)]
+        if self.uploads is not None and not self.uploads.in_background:
+            self.uploads.wait()
         for kind in complete:
             self._remove_expired(kind, point)
         return complete == kinds
+
+    def finish(self) -> None:
+        """Waits for the uploads, and removes what they kept here."""
+        if self.uploads is not None:
+            self.uploads.finish()
+            for (kind, _), point in self._held.items():
+                self._remove_expired(kind, point)
 
     def _write(self, kind: Kind, point: SavePoint) -> bool:
         name = weights_name(self.options, point) if kind == "weights" else state_name(self.options, point)
@@ -137,6 +160,8 @@ class Saver:
         self.expected_bytes[kind] = entry.size
         self._complete.add((kind, point))
         self.report("saved", kind=kind, path=str(path), step=point.step, epoch=point.epoch, bytes=entry.size)
+        if self.uploads is not None and (kind == "weights" or self.uploads.with_states):
+            self.uploads.add(path)
         return True
 
     def _put(self, path: Path, kind: Kind, point: SavePoint) -> Entry:
@@ -164,6 +189,9 @@ class Saver:
             if entry.point.number > bound:
                 continue
             path = self.ledger.absolute(entry)
+            if self.uploads is not None and self.uploads.needs(path):
+                self._held[kind, point.moment] = point
+                continue
             try:
                 if self.ledger.owns(path):
                     remove(path)

@@ -52,6 +52,11 @@ def _needs(option: str, *others: str) -> Rule:
     )
 
 
+def _one_of(option: str, *values: str) -> Rule:
+    """`option` is any text in the interface, but only these mean something."""
+    return Rule(option, lambda s: s.value(option) not in (None, *values), f"this is one of {', '.join(values)}")
+
+
 def _excludes(option: str, other: str, reason: str) -> Rule:
     return Rule(option, lambda s: s.changed(option) and s.changed(other), f"this cannot be combined with {other}: {reason}")
 
@@ -241,6 +246,24 @@ RULES: tuple[Rule, ...] = (
         "initial_epoch",
         lambda s: s.changed("initial_epoch") and _too_late(s),
         "the run would end before it begins (max_train_epochs)",
+    ),
+    # the hub
+    *(
+        _needs(name, "huggingface_repo_id")
+        for name in (
+            "huggingface_repo_type", "huggingface_path_in_repo", "huggingface_repo_visibility", "save_state_to_huggingface",
+            "async_upload",
+        )
+    ),
+    _needs("huggingface_token", "huggingface_repo_id", "resume_from_huggingface"),
+    _needs("save_state_to_huggingface", "save_state", "save_state_on_train_end"),
+    _needs("resume_from_huggingface", "resume"),
+    _one_of("huggingface_repo_type", "model", "dataset", "space"),
+    _one_of("huggingface_repo_visibility", "public", "private"),
+    Rule(
+        "huggingface_path_in_repo",
+        lambda s: ".." in (s.hub.huggingface_path_in_repo or "").split("/"),
+        'this is a folder in the repository; write it without ".."',
     ),
     # sampling and logging
     _needs("sample_every_n_steps", "sample_prompts"),

@@ -11,12 +11,10 @@ FILE_OPTIONS = ("config_file", "output_config")  # flags that say where options 
 
 # Options of train_network.py in the interface that this project follows.
 _NOT_BUILT_NAMES = """
-async_upload deepspeed
+deepspeed
 fp16_master_weights_and_gradients
-huggingface_path_in_repo huggingface_repo_id huggingface_repo_type huggingface_repo_visibility huggingface_token
 offload_optimizer_device
-offload_optimizer_nvme_path offload_param_device offload_param_nvme_path resume_from_huggingface
-save_state_to_huggingface
+offload_optimizer_nvme_path offload_param_device offload_param_nvme_path
 zero3_init_flag zero3_save_16bit_model zero_stage
 """
 NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())

@@ -13,6 +13,7 @@ from library.config.options import (
     TOPICS,
     DataOptions,
     EmbeddingOptions,
+    HubOptions,
     LoggingOptions,
     LossOptions,
     MemoryOptions,
@@ -63,6 +64,7 @@ class Settings:
     validation: ValidationOptions = ValidationOptions()
     memory: MemoryOptions = MemoryOptions()
     saving: SavingOptions = SavingOptions()
+    hub: HubOptions = HubOptions()
     sampling: SamplingOptions = SamplingOptions()
     logging: LoggingOptions = LoggingOptions()
     metadata: MetadataOptions = MetadataOptions()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,13 @@ class EventLog:
         run_folder.mkdir(parents=True, exist_ok=True)
         self.path = run_folder / ("events.jsonl" if rank == 0 else f"events.rank{rank}.jsonl")
         self._file = self.path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()  # uploads report from a thread of their own
 
     def write(self, event: str, **facts: Any) -> None:
         line = {"v": VERSION, "time": round(time.time(), 3), "event": event, **facts}
-        try:
+        with self._lock, suppress(OSError):  # a full disk must not end a training; the next line is tried again
             self._file.write(json.dumps(_plain(line), ensure_ascii=False) + "\n")
             self._file.flush()
-        except OSError:
-            pass  # a full disk must not end a training; the next line is tried again
 
     def close(self) -> None:
         self._file.close()

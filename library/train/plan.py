@@ -13,6 +13,7 @@ from typing import Any
 
 from library.checkpoint.dataset_facts import dataset_identity
 from library.checkpoint.files import free_space_check, readable_size, writable_check
+from library.checkpoint.hub import check_hub, fetch_state
 from library.checkpoint.identity import RunIdentity, check_same_run, run_identity
 from library.checkpoint.naming import Kind, PlannedFile, RunLength, planned_bytes, planned_files
 from library.checkpoint.resume import FoundState, find_state
@@ -155,7 +156,8 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
         identify=lambda: identify(settings.model),
         prepared=lambda: _prepare(settings, datasets),
         prompts=lambda: _prompts(settings),
-        resume=lambda: find_state(saving.resume, saving) if saving.resume else None,
+        resume=lambda: _state(settings),
+        hub=lambda: check_hub(settings.hub),
         optimizer=lambda: check_optimizer(settings.optimizer),
         network=lambda: check_network(settings.network) if settings.script.method == "adapter" else None,
         memory=lambda: check_memory_options(settings.memory, settings.training.mixed_precision),
@@ -163,6 +165,14 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
         logs=lambda: writable_check(settings.logging.logging_dir, "logging_dir") if settings.logging.logging_dir else None,
         trackers=lambda: check_trackers(settings),
     )
+
+
+def _state(settings: Settings) -> FoundState | None:
+    """The state to go on from; one on the hub is downloaded."""
+    resume = settings.saving.resume
+    if resume and settings.hub.resume_from_huggingface:
+        resume = str(fetch_state(resume, settings.hub))
+    return find_state(resume, settings.saving) if resume else None
 
 
 def _prepare(settings: Settings, datasets: list[DatasetSettings]) -> list[PreparedDataset]:

@@ -22,6 +22,9 @@ SENTENCES = {
     "saved": "saved {path}",
     "removed": "removed {path}, which is older than what is kept",
     "set_aside": "{path} is there from another run: it is now {now}",
+    "uploaded": "uploaded {path} to {repo}",
+    "upload_retry": "could not upload {path} yet: {reason}; trying again in {pause:.0f} s",
+    "upload_failed": "could not upload {path}: {reason}",
     "validation": "validation loss {loss:.4f} after step {step}",
     "early_stopped": "the lowest validation loss is that of step {best_step}, and patience is {patience}: ending at step {step}",
     "sampled": "drew {count} sample images in {seconds} s",
@@ -33,7 +36,10 @@ SENTENCES = {
     "class_images_stopped": "stopped after {count} of {total} class pictures: {reason}; the same command goes on with the others",
     "stopped": "stopped after step {step}: {reason}; the same command with --resume latest goes on from here",
 }
-WARNINGS = ("save_failed", "save_refused", "remove_failed", "sample_failed", "class_images_stopped", "stopped")
+WARNINGS = (
+    "save_failed", "save_refused", "remove_failed", "sample_failed", "class_images_stopped", "stopped",
+    "upload_retry", "upload_failed",
+)  # fmt: skip
 
 
 class RunRecord:

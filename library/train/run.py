@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from library.checkpoint.state import TrainingObjects, load_state
+from library.checkpoint.uploads import start_uploads
 from library.config.text_settings import text_settings
 from library.diffusion.schedule import scaled_linear_schedule
 from library.diffusion.training_loss import DiffusionTraining
@@ -58,8 +59,11 @@ class Run:
         )
         self.record = RunRecord(plan, self.runtime)
         self.trackers: list[Tracker] = []
+        uploads = None
         with self.runtime.failing_together():
-            self.trackers += start_trackers(plan) if self.runtime.is_main else []
+            if self.runtime.is_main:
+                uploads = start_uploads(settings.hub, self.record.report, lambda: stop_request.wanted)
+                self.trackers += start_trackers(plan)
 
         self.parts = plan.family.load(settings.model, self.runtime.frozen_dtype, self.runtime.device)
         draw_class_images(plan, self.parts, self.runtime, self.record)
@@ -72,7 +76,7 @@ class Run:
         self.best = replace(plan.validation.best) if plan.validation else None
         scaler = self.runtime.accelerator.scaler
         objects = TrainingObjects(self.method.modules(), self.optimizer, self.scheduler, scaler, self.average, self.best)
-        self.saver = make_saver(plan, self.runtime, self.record, self.method, objects, self.average)
+        self.saver = make_saver(plan, self.runtime, self.record, self.method, objects, self.average, uploads)
         if plan.resume is not None:
             for note in load_state(plan.resume, objects):
                 log.info("%s", note)
@@ -172,6 +176,7 @@ class Run:
         return 0 if saved else FAILED
 
     def _end(self, step: int, finished: bool, saved: bool) -> None:
+        self.saver.finish()
         self.record.events.write("end", step=step, finished=finished, saved=saved)
         self.record.events.close()
         for tracker in self.trackers:

@@ -15,6 +15,7 @@ from library.checkpoint.metadata import TrainingFacts, file_metadata
 from library.checkpoint.naming import Kind, SavePoint
 from library.checkpoint.saver import Saver, Sources
 from library.checkpoint.state import TrainingObjects, write_state
+from library.checkpoint.uploads import Uploads
 from library.methods.base import Method
 from library.optim.average import WeightAverage
 from library.optim.optimizers import evaluation_weights, optimizer_description
@@ -27,8 +28,9 @@ BYTES_OF_STATE = 12  # of a trained weight with two moments
 
 
 def make_saver(
-    plan: Plan, runtime: Runtime, record: RunRecord, method: Method, objects: TrainingObjects, average: WeightAverage | None
-) -> Saver:
+    plan: Plan, runtime: Runtime, record: RunRecord, method: Method, objects: TrainingObjects, average: WeightAverage | None,
+    uploads: Uploads | None,
+) -> Saver:  # fmt: skip
     """Checks the room on the disk, too."""
     identity, facts = plan.identity, training_facts(plan, record)
 
@@ -49,7 +51,7 @@ def make_saver(
     check_space(plan, expected)
     ledger = Ledger(record.folder, plan.output_dir, identity.lineage, inherited_entries(plan.runs_folder, identity.lineage))
     sources = Sources(write_weights, write_folder, metadata, method.has_nan)
-    return Saver(plan.settings.saving, plan.length, ledger, sources, record.report, expected, runtime.is_main)
+    return Saver(plan.settings.saving, plan.length, ledger, sources, record.report, expected, runtime.is_main, uploads)
 
 
 def training_facts(plan: Plan, record: RunRecord) -> TrainingFacts:

@@ -11,7 +11,7 @@ import torch
 
 from library.checkpoint import files, saver
 from library.checkpoint.ledger import STATE_FILE, Ledger, inherited_entries
-from library.checkpoint.naming import RunLength, SavePoint
+from library.checkpoint.naming import Kind, RunLength, SavePoint
 from library.checkpoint.saver import Saver, Sources, save_dtype
 from library.checkpoint.temporary import remove_leftovers
 from library.config.options import SavingOptions
@@ -23,7 +23,7 @@ LENGTH = RunLength(first_step=1, last_step=40, steps_per_epoch=10)
 class Run:
     """A run in `folder` whose weights are its name and the step."""
 
-    def __init__(self, folder: Path, name: str, lineage: str | None = None, is_main: bool = True, **options: Any):
+    def __init__(self, folder: Path, name: str, lineage: str | None = None, is_main: bool = True, uploads: Any = None, **options: Any):
         self.name, self.folder, self.events = name, folder, []
         self.failing: Exception | None = None
         self.nan = False
@@ -31,7 +31,8 @@ class Run:
         self.ledger = Ledger(folder / "runs" / name, folder, lineage, inherited_entries(folder / "runs", lineage))
         sources = Sources(self._write_weights, self._write_state, lambda point: {"ss_steps": str(point.step)}, lambda: self.nan)
         settings = SavingOptions(**{"output_dir": str(folder), "output_name": "frog", "save_state": True, **options})
-        self.saver = Saver(settings, LENGTH, self.ledger, sources, self._report, {"weights": 10, "state": 100}, is_main)
+        room: dict[Kind, int] = {"weights": 10, "state": 100}
+        self.saver = Saver(settings, LENGTH, self.ledger, sources, self._report, room, is_main, uploads)
 
     def _write_weights(self, path: Path, dtype: torch.dtype | None, metadata: dict[str, str]) -> None:
         path.write_text(f"{self.name} {metadata['ss_steps']}", encoding="utf-8")
@@ -269,3 +270,39 @@ def test_killed_just_after_the_rename_the_file_is_known_as_ours(tmp_path: Path, 
         if not killed:
             break
     assert seen
+
+
+class SlowUploads:
+    """Uploads of which some are not done until the end, and one never."""
+
+    def __init__(self, with_states: bool, never: str = ""):
+        self.with_states, self.in_background, self.never = with_states, True, never
+        self.added: list[str] = []
+        self.done = False
+
+    def add(self, path: Path) -> None:
+        assert path.exists()
+        self.added.append(path.name)
+
+    def needs(self, path: Path) -> bool:
+        return path.name == self.never or (path.name in self.added and not self.done)
+
+    def finish(self) -> None:
+        self.done = True
+
+
+@pytest.mark.parametrize("with_states", [False, True])
+def test_what_is_saved_is_uploaded(tmp_path: Path, with_states: bool) -> None:
+    uploads = SlowUploads(with_states)
+    Run(tmp_path, "one", uploads=uploads, save_every_n_steps=5).steps(1, 10)
+    expected = ["frog-step00000005.safetensors", "frog-step00000005-state", "frog-step00000010.safetensors", "frog-step00000010-state"]
+    assert uploads.added == [name for name in expected if with_states or not name.endswith("-state")]
+
+
+def test_retention_waits_for_uploads_and_leaves_what_never_arrived(tmp_path: Path) -> None:
+    uploads = SlowUploads(with_states=False, never="frog-step00000010.safetensors")
+    run = Run(tmp_path, "one", uploads=uploads, save_every_n_steps=5, save_last_n_steps=1, save_state=False).steps(1, 20)
+    steps = [f"frog-step{step:08d}.safetensors" for step in (5, 10, 15, 20)]
+    assert names(tmp_path) == steps
+    run.saver.finish()
+    assert names(tmp_path) == [steps[1], steps[3]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.finetune.fake_hub import FakeHub
+from tests.fake_hub import FakeHub
 from tests.finetune.tiny_tagger import colour_images, wd_tagger
 from tests.finetune.tools import files_in
 

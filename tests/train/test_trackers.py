@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -237,7 +238,7 @@ class Breaking:
 
 
 def test_a_tracker_that_breaks_is_named_once_and_left_alone(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers.log.parent, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("library"), "propagate", True)
     broken = Breaking()
     tracker = CarefulTracker(broken, "tensorboard")
     tracker.log({"loss": 1.0}, step=1)

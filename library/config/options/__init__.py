@@ -2,6 +2,7 @@
 
 from library.config.options.data import DataOptions
 from library.config.options.embedding import EmbeddingOptions
+from library.config.options.hub import HubOptions
 from library.config.options.memory import MemoryOptions
 from library.config.options.model import ModelOptions, NetworkOptions
 from library.config.options.objective import LossOptions, NoiseOptions
@@ -22,6 +23,7 @@ TOPICS: dict[str, type] = {
     "validation": ValidationOptions,
     "memory": MemoryOptions,
     "saving": SavingOptions,
+    "hub": HubOptions,
     "sampling": SamplingOptions,
     "logging": LoggingOptions,
     "metadata": MetadataOptions,
@@ -30,7 +32,7 @@ TOPICS: dict[str, type] = {
 OLD_NAMES = {"caption_extention": "caption_extension", "diffusers_xformers": "xformers"}  # other spellings
 
 __all__ = [
-    "OLD_NAMES", "TOPICS", "DataOptions", "EmbeddingOptions", "LoggingOptions", "LossOptions", "MemoryOptions",
-    "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions", "OptimizerOptions", "SamplingOptions",
-    "SavingOptions", "SchedulerOptions", "TrainingOptions", "ValidationOptions",
+    "DataOptions", "EmbeddingOptions", "HubOptions", "LoggingOptions", "LossOptions", "MemoryOptions", "MetadataOptions",
+    "ModelOptions", "NetworkOptions", "NoiseOptions", "OLD_NAMES", "OptimizerOptions", "SamplingOptions", "SavingOptions",
+    "SchedulerOptions", "TOPICS", "TrainingOptions", "ValidationOptions",
 ]  # fmt: skip
