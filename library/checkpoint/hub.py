@@ -106,6 +106,9 @@ def fetch_state(resume: str, options: HubOptions) -> Path:
     return found
 
 
-def _reason(error: Exception, token: str | None) -> str:
+def _reason(error: Exception, given: str | None) -> str:
+    from huggingface_hub import get_token
+
+    token = given or get_token()  # the second one: of HF_TOKEN or `hf auth login`
     text = " ".join(str(error).split()) or type(error).__name__
     return (text.replace(token, "(the token)") if token else text)[:MOST_WORDS]

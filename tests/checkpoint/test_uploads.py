@@ -125,15 +125,21 @@ def test_a_file_that_cannot_be_sent_is_tried_a_few_times_reported_and_needed(
     assert not made.needs(path)
 
 
-def test_no_right_to_write_is_no_reason_to_try_again(tmp_path: Path, hub: FakeHub) -> None:
+@pytest.mark.parametrize("given", [TOKEN, None], ids=["option", "HF_TOKEN"])
+def test_no_right_to_write_is_no_reason_to_try_again(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
     reports = Reports()
-    made = uploads(reports)
+    if given is None:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+    made = uploads(reports, huggingface_token=given)
     hub.faults["/preupload/"] = [403]
     made.add(weights(tmp_path))
     made.add(tmp_path / "gone.safetensors")
     made.wait()
     assert reports.names == ["upload_failed", "upload_failed"]
     assert TOKEN not in str(reports.events)
+    assert "no, Bearer (the token)" in str(reports.events)  # what the server said
 
 
 def test_who_asked_to_stop_waits_for_one_try(tmp_path: Path, hub: FakeHub) -> None:
