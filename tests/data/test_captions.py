@@ -236,3 +236,29 @@ def test_every_line_has_prefix_and_suffix(lines, seed):
     found = process_caption("\n".join(lines), settings, random.Random(seed), 1, 1, 100)
     assert found.removeprefix("PRE ").removesuffix(" POST") in lines
     assert found.startswith("PRE ") and found.endswith(" POST")
+
+
+@given(TAGS, st.integers(0, 9), st.floats(0, 1), st.integers())
+def test_dropping_tags_spares_the_first_and_keeps_the_order(tags, keep, rate, seed):
+    settings = CaptionSettings(caption_tag_dropout_rate=rate, keep_tokens=keep)
+    text = process_caption(", ".join(tags), settings, random.Random(seed), 1, 1, 100)
+    found = text.split(", ") if text else []
+    assert found[:keep] == tags[:keep]
+    rest = iter(tags[keep:])
+    assert all(tag in rest for tag in found[keep:])  # each is found behind the one before
+
+
+@given(st.lists(st.lists(st.text("abc ", min_size=1, max_size=4), min_size=2, max_size=4), min_size=1, max_size=4), st.integers())
+def test_wildcards_choose_only_what_is_offered(offers, seed):
+    text = ";".join("{" + "|".join(choices) + "}" for choices in offers)
+    found = process_caption(text, CaptionSettings(enable_wildcard=True), random.Random(seed), 1, 1, 100)
+    assert all(chosen in choices for chosen, choices in zip(found.split(";"), offers, strict=True))
+
+
+@given(TAGS, st.integers())
+def test_the_same_draws_give_the_same_caption(tags, seed):
+    settings = CaptionSettings(
+        shuffle_caption=True, caption_tag_dropout_rate=0.3, caption_dropout_rate=0.1, enable_wildcard=True, caption_prefix="{p|q},"
+    )
+    first, second = (process_caption(", ".join(tags), settings, random.Random(seed), 1, 1, 100) for _ in range(2))
+    assert first == second
