@@ -61,6 +61,15 @@ def test_every_key_of_dataset_files_is_told_of() -> None:
     assert [name for name in KEYS if f"`{name}`" not in page] == []
 
 
+def test_every_key_of_dataset_files_has_an_example(tmp_path: Path) -> None:
+    written: set[str] = set()
+    for block in toml_blocks("docs/dataset_config.md", tmp_path):
+        datasets = block["datasets"]
+        tables = [block.get("general", {}), *datasets, *(subset for dataset in datasets for subset in dataset["subsets"])]
+        written.update(name for table in tables for name in table)
+    assert sorted(KEYS.keys() - written) == []
+
+
 def written_events() -> set[str]:
     """The first argument of every `events.write` and `report` in the code."""
     names = set()
