@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # to run as a s
 
 from library.config.load import load_settings
 from library.config.options import ModelOptions, OptimizerOptions
-from library.families.clip import TextEncoder, plain_ids
+from library.families.clip import TextEncoder, read_captions
 from library.families.sd import StableDiffusion
 from library.methods.base import Method
 from library.optim.optimizers import build_optimizer
@@ -37,7 +37,7 @@ from library.train.loop import train
 from library.train.plan import Plan, make_plan
 from library.train.run import train_by_plan
 from library.train.signals import StopRequest
-from library.types import Batch, Parts
+from library.types import Batch, Parts, TextSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST = 1.10
@@ -85,7 +85,7 @@ class BareStep:
         self.unet, self.text_encoder, self.optimizer = parts.unet, parts.text_encoders[0], optimizer
         self.latents, self.noise = torch.randn(2, *batch.posterior.mean.shape)
         self.timesteps = torch.randint(0, 1000, (len(batch.captions),))
-        self.token_ids = plain_ids(parts.tokenizers[0], batch.captions, windows=1)
+        self.token_ids = read_captions(parts.tokenizers[0], batch.captions, TextSettings()).windows[:, 0]
 
     def __call__(self) -> Duration:
         started = Clock()

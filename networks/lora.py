@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from library.errors import UserError
-from networks.lora_blocks import SD_LAYOUT
+from networks.lora_blocks import LAYOUTS, SD_LAYOUT
 from networks.lora_module import LoRAModule, Target
 from networks.lora_settings import BLOCK_LISTS, DEFAULT_RANK, LR_WEIGHTS, SHAPE_KEYS, LoRASettings, read_settings
-from networks.lora_targets import TEXT_ENCODER_PREFIX, UNET_PREFIX, layout_of, text_encoder_targets, unet_targets
+from networks.lora_targets import TEXT_ENCODER_PREFIX, UNET_PREFIX, fitted, layout_of, text_encoder_targets, unet_targets
 from networks.lora_weights import LoadReport, linear_ranks, projections_of, ranks_and_alphas, read_weights, shorten, write_weights
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,15 @@ NamedGroup = tuple[str, dict[str, Any]]  # a parameter group for an optimizer
 
 
 def check_arguments(
-    network_dim: int | None, network_alpha: float | None, neuron_dropout: float | None = None, **network_args: str | float | None
+    family_name: str,
+    network_dim: int | None,
+    network_alpha: float | None,
+    neuron_dropout: float | None,
+    /,
+    **network_args: str | float | None,
 ) -> None:
-    """UserError if `create_network` would refuse these values; needs no model."""
-    read_settings(network_dim, network_alpha, neuron_dropout, network_args, SD_LAYOUT)
+    """UserError if `create_network` would refuse these values for a model of this family, such as sdxl; needs no model."""
+    read_settings(network_dim, network_alpha, neuron_dropout, network_args, LAYOUTS.get(family_name, SD_LAYOUT))
 
 
 def check_weights(
@@ -79,14 +84,14 @@ def create_network_from_weights(
     **network_args: str | float | None,
 ) -> tuple[LoRANetwork, dict[str, Tensor]]:
     """A fresh network with the adapters, ranks and alphas of a file, and the tensors of that file, which are not loaded yet."""
-    weights = read_weights(file) if weights_sd is None else weights_sd
+    layers = text_encoder_targets(text_encoder) + unet_targets(unet, with_convolutions=True)
+    weights = fitted(read_weights(file) if weights_sd is None else weights_sd, layers)
     superseded = [key for key in SHAPE_KEYS if network_args.get(key) is not None]
     if superseded:
         log.warning("network_args %s: not used, the shapes come from %s", ", ".join(superseded), file)
     kept_args = {key: value for key, value in network_args.items() if key not in superseded}
     settings = read_settings(None, None, neuron_dropout, kept_args, layout_of(unet))
     shapes = ranks_and_alphas(weights)
-    layers = text_encoder_targets(text_encoder) + unet_targets(unet, with_convolutions=True)
     planned = [(target, *shapes[target.name]) for target in layers if target.name in shapes]
     strangers = sorted(shapes.keys() - {target.name for target in layers})
     if not planned:
@@ -140,7 +145,7 @@ class LoRANetwork(nn.Module):
 
     def load_weights(self, file: str | Path) -> LoadReport:
         """Loads the tensors that the network has. UserError if a shape differs or nothing fits."""
-        weights = read_weights(file)
+        weights = fitted(read_weights(file), [lora.target for lora in self.loras])
         own = self.state_dict()
         if not weights.keys() & own.keys():
             wanted = f"whose keys begin with {UNET_PREFIX}_ or {TEXT_ENCODER_PREFIX}_"

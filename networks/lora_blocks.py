@@ -27,10 +27,12 @@ class UNetLayout:
     down: int
     middle: int
     up: int
+    before: int = 0  # blocks before the down blocks and after the up blocks, which have no learning rates of their own
+    after: int = 0
 
     @property
     def block_count(self) -> int:
-        return self.down + self.middle + self.up
+        return self.before + self.down + self.middle + self.up + self.after
 
 
 def _sd_block_index(path: str) -> int:
@@ -46,6 +48,36 @@ def _sd_block_index(path: str) -> int:
 
 
 SD_LAYOUT = UNetLayout(module_path=lambda path: path, block_index=_sd_block_index, down=12, middle=1, up=12)
+
+SDXL_PLACES = 3  # of each stage: two (up: three) resnets, each with its attention, and the change of size
+SDXL_RESNET_NAMES = {"conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+SDXL_FIRST_BLOCK = {"input_blocks": 1, "middle_block": 10, "output_blocks": 13}
+
+
+def _sdxl_path(path: str) -> str:
+    """The name that the original files give to a layer of SDXL's U-Net."""
+    match = re.fullmatch(r"(down_blocks|mid_block|up_blocks)\.(?:(\d+)\.)?(attentions|resnets|downsamplers|upsamplers)\.(\d+)\.(.+)", path)
+    if match is None:
+        raise ValueError(f"{path} is in no block of the U-Net")
+    side, stage, kind, item, rest = match[1], int(match[2] or 0), match[3], int(match[4]), match[5]
+    rest = SDXL_RESNET_NAMES[rest] if kind == "resnets" else rest
+    if side == "mid_block":
+        return f"middle_block.{1 if kind == 'attentions' else 2 * item}.{rest}"
+    if kind == "downsamplers":
+        return f"input_blocks.{SDXL_PLACES * (stage + 1)}.0.op"
+    if kind == "upsamplers":
+        return f"output_blocks.{SDXL_PLACES * stage + 2}.2.{rest}"
+    block, number = ("input_blocks", 1) if side == "down_blocks" else ("output_blocks", 0)
+    return f"{block}.{number + SDXL_PLACES * stage + item}.{1 if kind == 'attentions' else 0}.{rest}"
+
+
+def _sdxl_block_index(path: str) -> int:
+    block, number = _sdxl_path(path).split(".")[:2]
+    return SDXL_FIRST_BLOCK[block] + int(number)
+
+
+SDXL_LAYOUT = UNetLayout(_sdxl_path, _sdxl_block_index, down=9, middle=3, up=9, before=1, after=1)
+LAYOUTS = {"sd_v1": SD_LAYOUT, "sd_v2": SD_LAYOUT, "sdxl": SDXL_LAYOUT}  # by the name of the family
 
 
 @dataclass(frozen=True)

@@ -150,9 +150,10 @@ def _read_lr_weights(reader: ArgumentReader, layout: UNetLayout) -> tuple[float,
     threshold = reader.read("block_lr_zero_threshold", _number, 0.0)
     if not reader.given(*LR_WEIGHTS):
         return None
-    weights: list[float] = []
+    weights = [1.0] * layout.before
     for key, count in zip(LR_WEIGHTS, (layout.down, layout.middle, layout.up), strict=True):
         weights += reader.read(key, partial(side_weights, key, count), [1.0] * count)
+    weights += [1.0] * layout.after
     return tuple(weight if weight > threshold else 0.0 for weight in weights)
 
 

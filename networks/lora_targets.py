@@ -1,11 +1,12 @@
 """Which layers of a model LoRA adapts, and what they are called in LoRA files."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from networks.lora_blocks import SD_LAYOUT, UNetLayout
+from networks.lora_blocks import SD_LAYOUT, SDXL_LAYOUT, UNetLayout
 from networks.lora_module import Target
 
 UNET_CLASSES = frozenset({"Transformer2DModel"})
@@ -17,7 +18,8 @@ TEXT_ENCODER_PREFIX = "lora_te"
 
 def layout_of(unet: nn.Module) -> UNetLayout:
     """The names and block numbers that LoRA files use for this U-Net."""
-    return SD_LAYOUT
+    config: Any = getattr(unet, "config", None)
+    return SDXL_LAYOUT if getattr(config, "addition_embed_type", None) == "text_time" else SD_LAYOUT
 
 
 def unet_targets(unet: nn.Module, with_convolutions: bool) -> list[Target]:
@@ -39,6 +41,24 @@ def text_encoder_targets(text_encoder: nn.Module | list[nn.Module]) -> list[Targ
         for index, encoder in enumerate(encoders)
         for path, layer in _layers_inside(encoder, TEXT_ENCODER_CLASSES)
     ]
+
+
+def fitted(weights: Mapping[str, Tensor], targets: Iterable[Target]) -> dict[str, Tensor]:
+    """A file's tensors under the names and in the shapes that this model's adapters have.
+
+    Programs differ in what they call SDXL's layers, and in whether a linear map of each pixel is a 1x1 convolution.
+    """
+    targets = list(targets)
+    own_names = {_key_name(UNET_PREFIX, target.path): target.name for target in targets if target.text_encoder is None}
+    found = {}
+    for key, tensor in weights.items():
+        name, dot, rest = key.partition(".")
+        found[own_names.get(name, name) + dot + rest] = tensor
+    for target in targets:
+        for key in (f"{target.name}.lora_down.weight", f"{target.name}.lora_up.weight"):
+            if key in found and not target.is_spatial and found[key].shape[2:] in ((), (1, 1)):
+                found[key] = found[key].flatten(1).reshape(*found[key].shape[:2], *[1] * (target.module.weight.ndim - 2))
+    return found
 
 
 def _key_name(prefix: str, path: str) -> str:

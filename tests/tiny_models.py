@@ -1,17 +1,20 @@
-"""Tiny models of the real SD 1.x architecture, built on the fly, as parts, as a Diffusers folder and as a single file."""
+"""Tiny models of the real architectures, built on the fly, as parts, as a Diffusers folder and as a single file."""
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModelWithProjection
 
-from library.families.clip import VOCABULARY_FOLDER, TextEncoder, load_tokenizer
-from library.families.keys_sd import text_encoder_to_ldm, unet_to_ldm, vae_to_ldm
+from library.families.clip import build_text_encoder
+from library.families.sd import StableDiffusion
+from library.families.sdxl import StableDiffusionXL
+from library.families.sdxl_text import build_penultimate_encoder, build_pooled_encoder
+from library.families.tokenizers import VOCABULARY_FOLDER, load_tokenizer
 from library.types import Parts
 
 # What a single file cannot tell (heads, groups) has the values that library/families/configs_sd.py assumes, so that the folder
@@ -26,6 +29,20 @@ UNET_CONFIG = {
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }
+SD2_UNET_CONFIG = UNET_CONFIG | {"attention_head_dim": (1, 1, 1, 1), "use_linear_projection": True}
+SDXL_UNET_CONFIG = UNET_CONFIG | {
+    "block_out_channels": (8, 16, 16),
+    "layers_per_block": 2,
+    "cross_attention_dim": 32 + 48,
+    "attention_head_dim": (1, 1, 1),
+    "use_linear_projection": True,
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    "transformer_layers_per_block": (1, 1, 2),
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 40 + 6 * 256,
+}
 VAE_CONFIG = {
     "sample_size": 64,
     "block_out_channels": (8, 8, 16, 16),
@@ -36,6 +53,7 @@ VAE_CONFIG = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "scaling_factor": 0.18215,
 }
+SDXL_VAE_CONFIG = VAE_CONFIG | {"scaling_factor": 0.13025}
 TEXT_CONFIG = {
     "vocab_size": 49408,
     "hidden_size": 32,
@@ -49,6 +67,8 @@ TEXT_CONFIG = {
     "eos_token_id": 49407,
     "pad_token_id": 49407,
 }
+SD2_TEXT_CONFIG = TEXT_CONFIG | {"hidden_act": "gelu"}
+SDXL_TEXT_CONFIG_2 = TEXT_CONFIG | {"hidden_act": "gelu", "hidden_size": 48, "num_hidden_layers": 3, "projection_dim": 40}
 SCHEDULER_CONFIG = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -67,49 +87,100 @@ def tiny_sd1_parts(seed: int = 0, layers_per_block: int = 1) -> Parts:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(**UNET_CONFIG | {"layers_per_block": layers_per_block})
-        text_encoder = TextEncoder(CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG)))
+        text_encoder = build_text_encoder(TEXT_CONFIG)
         vae = AutoencoderKL(**VAE_CONFIG)
-    for module in (unet, text_encoder, vae):
+    return _frozen(Parts(unet, [text_encoder], [load_tokenizer()], vae))
+
+
+def tiny_sd2_parts(seed: int = 0) -> Parts:
+    """As `tiny_sd1_parts`, of Stable Diffusion 2.x."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(**SD2_UNET_CONFIG)
+        text_encoder = build_text_encoder(SD2_TEXT_CONFIG)
+        vae = AutoencoderKL(**VAE_CONFIG)
+    return _frozen(Parts(unet, [text_encoder], [load_tokenizer(pad_token="!")], vae))
+
+
+def tiny_sdxl_parts(seed: int = 0) -> Parts:
+    """As `tiny_sd1_parts`, of Stable Diffusion XL, with all the blocks that its U-Net really has."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(**SDXL_UNET_CONFIG)
+        text_encoders = [build_penultimate_encoder(TEXT_CONFIG), build_pooled_encoder(SDXL_TEXT_CONFIG_2)]
+        vae = AutoencoderKL(**SDXL_VAE_CONFIG)
+    return _frozen(Parts(unet, text_encoders, [load_tokenizer(), load_tokenizer(pad_token="!")], vae))
+
+
+def _frozen(parts: Parts) -> Parts:
+    for module in (parts.unet, *parts.text_encoders, parts.vae):
         module.eval().requires_grad_(False)
-    return Parts(unet, [text_encoder], [load_tokenizer()], vae)
+    return parts
 
 
 def tiny_sd1_folder(path: Path, seed: int = 0, layers_per_block: int = 1) -> Path:
     """Write `tiny_sd1_parts` as a Diffusers folder; returns it."""
-    path = Path(path)
-    parts = tiny_sd1_parts(seed, layers_per_block)
+    return _save_folder(Path(path), tiny_sd1_parts(seed, layers_per_block), "StableDiffusionPipeline")
+
+
+def tiny_sd2_folder(path: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
+    """Write `tiny_sd2_parts(seed)` as a Diffusers folder; returns it."""
+    return _save_folder(Path(path), tiny_sd2_parts(seed), "StableDiffusionPipeline", prediction_type)
+
+
+def tiny_sdxl_folder(path: Path, seed: int = 0) -> Path:
+    """Write `tiny_sdxl_parts(seed)` as a Diffusers folder; returns it."""
+    return _save_folder(Path(path), tiny_sdxl_parts(seed), "StableDiffusionXLPipeline")
+
+
+def _save_folder(path: Path, parts: Parts, pipeline: str, prediction_type: str = "epsilon") -> Path:
+    """With the libraries' own means, not with ours."""
     parts.unet.save_pretrained(path / "unet")
     parts.vae.save_pretrained(path / "vae")
-    parts.text_encoders[0].text_model.save_pretrained(path / "text_encoder")
-    shutil.copytree(VOCABULARY_FOLDER, path / "tokenizer", dirs_exist_ok=True)
-    DDIMScheduler(**SCHEDULER_CONFIG).save_pretrained(path / "scheduler")
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "safety_checker": [None, None],
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-    }
+    index: dict[str, Any] = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    for suffix, encoder, tokenizer in zip(("", "_2"), parts.text_encoders, parts.tokenizers, strict=False):
+        model = encoder.text_model
+        if hasattr(encoder, "text_projection"):
+            model = CLIPTextModelWithProjection(encoder.text_model.config)
+            model.load_state_dict(encoder.state_dict())
+        model.save_pretrained(path / f"text_encoder{suffix}")
+        shutil.copytree(VOCABULARY_FOLDER, path / f"tokenizer{suffix}", dirs_exist_ok=True)
+        _set_padding(path / f"tokenizer{suffix}", tokenizer.pad_token)
+        index |= {
+            f"text_encoder{suffix}": ["transformers", type(model).__name__],
+            f"tokenizer{suffix}": ["transformers", "CLIPTokenizer"],
+        }
+    DDIMScheduler(**SCHEDULER_CONFIG, prediction_type=prediction_type).save_pretrained(path / "scheduler")
+    index |= {"_class_name": pipeline, "scheduler": ["diffusers", "DDIMScheduler"]}
+    index |= {name: [None, None] for name in ("feature_extractor", "image_encoder")}
+    if pipeline == "StableDiffusionPipeline":
+        index |= {"safety_checker": [None, None], "requires_safety_checker": False}
     (path / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     return path
 
 
+def _set_padding(folder: Path, token: str) -> None:
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        (folder / name).write_text(json.dumps(content | {"pad_token": token}), encoding="utf-8")
+
+
 def tiny_sd1_single_file(path: Path, seed: int = 0) -> Path:
     """Write `tiny_sd1_parts(seed)` as one file with the LDM names: .safetensors, or a pickle for any other suffix; returns it."""
-    path = Path(path)
-    parts = tiny_sd1_parts(seed)
-    state = unet_to_ldm(parts.unet.state_dict())
-    state |= vae_to_ldm(parts.vae.state_dict())
-    state |= text_encoder_to_ldm(parts.text_encoders[0].state_dict())
-    state = {name: tensor.contiguous() for name, tensor in state.items()}
+    return _save_file(Path(path), tiny_sd1_parts(seed), StableDiffusion())
+
+
+def tiny_sd2_single_file(path: Path, seed: int = 0) -> Path:
+    """Write `tiny_sd2_parts(seed)` as one file; returns it."""
+    return _save_file(Path(path), tiny_sd2_parts(seed), StableDiffusion(name="sd_v2"))
+
+
+def tiny_sdxl_single_file(path: Path, seed: int = 0) -> Path:
+    """Write `tiny_sdxl_parts(seed)` as one file; returns it."""
+    return _save_file(Path(path), tiny_sdxl_parts(seed), StableDiffusionXL())
+
+
+def _save_file(path: Path, parts: Parts, family: StableDiffusion | StableDiffusionXL) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save({"state_dict": state, "epoch": 0, "global_step": 0}, path)
+    family.save(parts, path, "safetensors" if path.suffix == ".safetensors" else "ckpt", None, {})
     return path

@@ -22,7 +22,7 @@ SETTINGS: dict[str, tuple[str | tuple[str, str], ...]] = {
     "memory": ("lowram", "fp8_base", "fp8_base_unet"),
     "scheduler": ("lr_warmup_steps", "lr_scheduler"),
     "network": ("network_module", "network_dim", "network_alpha", "network_dropout", "training_comment", "scale_weight_norms"),
-    "model": ("v2", "clip_skip", "max_token_length"),
+    "model": ("clip_skip", "max_token_length"),
     "noise": (
         "noise_offset", "noise_offset_random_strength", "multires_noise_iterations", "multires_noise_discount",
         "adaptive_noise_scale", "zero_terminal_snr", "ip_noise_gamma", "ip_noise_gamma_random_strength",
@@ -117,6 +117,7 @@ def _counted(facts: TrainingFacts) -> dict[str, Any]:
         "ss_max_train_steps": facts.length.last_step,
         "ss_optimizer": facts.optimizer_description,
         "ss_base_model_version": facts.base_model_version,
+        "ss_v2": facts.base_model_version.startswith("sd_v2"),  # the checkpoint decides, whether or not `v2` says so too
     }
 
 

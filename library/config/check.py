@@ -316,7 +316,6 @@ ODDITIES: tuple[Rule, ...] = (
         lambda s: s.noise.zero_terminal_snr and not s.model.v_parameterization,
         "this is meant for models that predict v (v_parameterization)",
     ),
-    Rule("clip_skip", lambda s: s.model.v2 and s.changed("clip_skip"), "SD 2.x models leave out the last layer anyway"),
     Rule(
         "sample_prompts",
         lambda s: (

@@ -10,20 +10,20 @@ from library.config.spelling import did_you_mean
 from library.data.records import ImageRecord, PreparedDataset, Size
 from library.errors import UserError
 
-_BUCKET_STEP = 64  # that sizes of pictures must be multiples of
-
 
 def prepare_foreign(
-    name: str, max_token_length: int | None, resolution: Size, where: str, debug_dataset: bool = False
+    name: str, max_token_length: int | None, resolution: Size, bucket_step: int | None, where: str, debug_dataset: bool = False
 ) -> PreparedDataset:
     """The dataset of the class `name` (package.module.Class), each of its items an entry. `where` names the option in messages.
+
+    bucket_step: what the sides of pictures must be multiples of, in pixels, where the model is known.
 
     What the class itself raises is not caught: its author needs the traceback.
     """
     maker = _find_class(name, where)(None, max_token_length, resolution, debug_dataset)
     _check(maker, name, where)
-    if hasattr(maker, "verify_bucket_reso_steps"):
-        maker.verify_bucket_reso_steps(_BUCKET_STEP)
+    if bucket_step is not None and hasattr(maker, "verify_bucket_reso_steps"):
+        maker.verify_bucket_reso_steps(bucket_step)
     batch_size = max(1, int(getattr(maker, "batch_size", 1)))
     subset = SubsetSettings(image_dir=Path(name), class_tokens="", where=where)  # in metadata the class stands for a folder
     settings = DatasetSettings(resolution=resolution, batch_size=batch_size, subsets=(subset,), where=where)

@@ -1,9 +1,12 @@
 """The one seam between the loop and what the model is: what a family of models can do."""
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from library.data.text_layout import TextLayout
+from library.families.source import Layout
 from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 if TYPE_CHECKING:
@@ -20,7 +23,11 @@ class Family(Protocol):
 
     @property
     def name(self) -> str:
-        """A short name, as in `sd_v1`."""
+        """A short name: `sd_v1`, `sd_v2`, `sdxl`."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of this checkpoint with these options, though it is no mistake."""
 
     @property
     def objective(self) -> Objective:
@@ -37,6 +44,10 @@ class Family(Protocol):
     @property
     def vae_scale(self) -> int:
         """Pixels of a picture, along one side, per pixel of its latent."""
+
+    @property
+    def latent_cache_suffix(self) -> str:
+        """How the names of cached latents end: VAEs differ, and files that lie side by side must not be taken for one another."""
 
     @property
     def bucket_step(self) -> int:
@@ -61,6 +72,10 @@ class Family(Protocol):
     def parameter_counts(self) -> dict[str, int]:
         """Parameters of each part, from the headers."""
 
+    @property
+    def source_layout(self) -> Layout:
+        """The form that the checkpoint has."""
+
     def load(self, options: ModelOptions, dtype: torch.dtype, device: torch.device | str) -> Parts:
         """Read the weights: every module in eval mode and frozen, on `device`, in `dtype` (the VAE in fp32 with no_half_vae)."""
 
@@ -80,3 +95,19 @@ class Family(Protocol):
         self, parts: Parts, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning, batch: Batch | None
     ) -> Tensor:
         """What the model says of scaled, noised latents [B, C, h, w] at timesteps [B]: noise or v, by `objective`."""
+
+    def save(
+        self,
+        parts: Parts,
+        path: Path,
+        layout: Layout,
+        dtype: torch.dtype | None,
+        metadata: Mapping[str, str],
+        done: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Write the whole model to `path`: a file, or a folder that is there and empty or is not there.
+
+        Tensors of the checkpoint's file that are no part of the model go into a single file as they are. `dtype`: of the model's
+        tensors; None leaves each in its own. `metadata`: of a .safetensors file. `done`: the epochs and steps that were trained,
+        which a .ckpt file counts. Where `path` must appear whole or not at all, give the path of a temporary file or folder.
+        """

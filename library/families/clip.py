@@ -1,8 +1,7 @@
-"""CLIP text: windows of 75 tokens, clip skip, weighted captions, and the wrapper that gives encoders their module names."""
+"""CLIP text: windows of 75 tokens, clip skip, weighted captions, and the wrappers that give encoders their module names."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,18 +11,23 @@ from library.families.caption_weights import weighted_fragments
 from library.types import TextSettings
 
 if TYPE_CHECKING:
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel
 
-VOCABULARY_FOLDER = Path(__file__).parent / "clip_vocabulary"
 WINDOW = 75  # tokens of content that the encoder sees at a time; with begin and end it reads 77
 
 
-class TextEncoder(nn.Module):
+class ClipEncoder(nn.Module):
     """A CLIP text model as `text_model`, so that its modules are named `text_model.encoder.layers.0.…`, as adapters expect."""
+
+    transformers_class = "CLIPTextModel"  # which has modules of these names in every version of transformers, or reads them
 
     def __init__(self, text_model: CLIPTextModel):
         super().__init__()
         self.text_model = text_model
+
+
+class TextEncoder(ClipEncoder):
+    """The text encoder of Stable Diffusion 1.x and 2.x."""
 
     def forward(self, input_ids: Tensor, clip_skip: int | None = None) -> Tensor:
         """[B, 77] token ids -> [B, 77, d]: the states `clip_skip` layers from the end (None is 1, the last), normalised."""
@@ -33,18 +37,22 @@ class TextEncoder(nn.Module):
         return self.text_model.final_layer_norm(hidden_states[-clip_skip])
 
 
-def load_tokenizer(folder: Path = VOCABULARY_FOLDER) -> CLIPTokenizer:
-    """The tokenizer in this folder; the vocabulary of CLIP ships with the project."""
-    from transformers import CLIPTokenizer
+def build_text_encoder(config: dict[str, Any]) -> TextEncoder:
+    """A text encoder with random weights."""
+    return TextEncoder(build_text_model(config))
 
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+def build_text_model(config: dict[str, Any]) -> CLIPTextModel:
+    """What encoders wrap, with random weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(**config))
 
 
 def encode_captions(encoder: nn.Module, tokenizer: Any, captions: list[str], settings: TextSettings) -> Tensor:
     """Hidden states [B, 75 n + 2, d] of the captions, n windows each. Gradients flow wherever the caller lets them."""
     tokens = read_captions(tokenizer, captions, settings)
-    device = next(encoder.parameters()).device
-    return tokens.joined(encoder(tokens.windows.flatten(0, 1).to(device), settings.clip_skip))
+    return tokens.joined(encoder(tokens.flat_windows(encoder), settings.clip_skip))
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,10 @@ class CaptionTokens:
     windows: Tensor  # [B, n, 77] ids
     weights: Tensor | None  # [B, kept], a weight for each state that is kept; None: all weigh 1
     kept: int  # states of the 75 n + 2: all, or those up to the end of the longest caption
+
+    def flat_windows(self, encoder: nn.Module) -> Tensor:
+        """[B n, 77] ids, where the encoder is."""
+        return self.windows.flatten(0, 1).to(next(encoder.parameters()).device)
 
     def joined(self, states: Tensor) -> Tensor:
         """[B n, 77, d], what the encoder made of the windows, -> [B, kept, d]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from library.errors import UserError
-from library.families import sd
+from library.families import sd, sdxl
 from library.families.architecture import TITLES, architecture_of_file, architecture_of_folder
 from library.families.base import Family
 from library.families.diffusers_folder import read_index
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from library.config.options.model import ModelOptions
 
 # Architecture -> the module with its `from_folder` and `from_file`.
-FAMILIES = {"sd_v1": sd}
+FAMILIES = {"sd_v1": sd, "sd_v2": sd, "sdxl": sdxl}
 
 
 def identify(options: ModelOptions) -> Family:
@@ -27,11 +27,11 @@ def identify(options: ModelOptions) -> Family:
     if path.is_dir():
         architecture = architecture_of_folder(path, read_index(path))
         _check_architecture(architecture, name, options)
-        return FAMILIES[architecture].from_folder(path, options)
+        return FAMILIES[architecture].from_folder(path, architecture, options)
     shapes = read_shapes(path)
     architecture = architecture_of_file(path, shapes)
     _check_architecture(architecture, name, options)
-    return FAMILIES[architecture].from_file(path, shapes, options)
+    return FAMILIES[architecture].from_file(path, shapes, architecture, options)
 
 
 def _check_architecture(architecture: str, name: str, options: ModelOptions) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from library.config.text_files import read_json
 from library.errors import UserError
-from library.families.source import PartSource
+from library.families.source import PartSource, Place, part_source
 from library.families.weight_files import WEIGHT_SUFFIXES, Shapes, read_shapes
 
 PART_NAMES = ("unet", "text_encoder", "text_encoder_2", "vae")
@@ -71,5 +71,5 @@ def read_part(folder: Path, module_name: Callable[[str], str]) -> PartSource:
     stored: Shapes = {}
     for file in files:
         stored |= read_shapes(file)
-    names = {module_name(name): name for name in stored}
-    return PartSource(read_config(folder / "config.json"), files, names, {name: stored[old] for name, old in names.items()})
+    places = {module_name(name): Place(name) for name in stored}
+    return part_source(read_config(folder / "config.json"), files, places, stored)

@@ -3,14 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
-TEXT_PREFIX = "cond_stage_model.transformer."
 
 RESNET_PARTS = {
     "in_layers.0": "norm1",
@@ -64,6 +59,8 @@ def unet_table(layout: UNetLayout) -> dict[str, str]:
     table = {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",
+        "label_emb.0.0": "add_embedding.linear_1",
+        "label_emb.0.2": "add_embedding.linear_2",
         "input_blocks.0.0": "conv_in",
         "out.0": "conv_norm_out",
         "out.2": "conv_out",
@@ -152,27 +149,9 @@ def is_vae_attention_matrix(name: str) -> bool:
     return name.endswith(".weight") and any(f".attentions.0.{part}." in name for part in ("to_q", "to_k", "to_v", "to_out.0"))
 
 
-def unet_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A UNet's tensors under their full names in a single file."""
-    table = inverted(unet_table(diffusers_unet_layout(state)))
-    return {UNET_PREFIX + _must(translated(name, table), name): tensor for name, tensor in state.items()}
-
-
-def vae_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An autoencoder's tensors under their full names, and in their shapes, in a single file."""
-    table = inverted(diffusers_vae_table(state))
-    return {
-        VAE_PREFIX + _must(translated(name, table), name): tensor[..., None, None] if is_vae_attention_matrix(name) else tensor
-        for name, tensor in state.items()
-    }
-
-
-def text_encoder_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The text encoder's tensors (`text_model.…`) under their full names in a single file."""
-    return {TEXT_PREFIX + name: tensor for name, tensor in state.items()}
-
-
-def _must(translation: str | None, name: str) -> str:
+def must_translate(name: str, table: Mapping[str, str]) -> str:
+    """As `translated`; KeyError where the table knows no part of the name."""
+    translation = translated(name, table)
     if translation is None:
         raise KeyError(f"no LDM name is known for {name}")
     return translation

@@ -27,16 +27,37 @@ def load_module(
         module = build(source.config)
     expected = module.state_dict()
     _check(source, expected)
-    modules_name = {stored: name for name, stored in source.names.items() if name in expected}
+    wanted_from: dict[str, list[str]] = {}
+    for name in expected:
+        wanted_from.setdefault(source.places[name].name, []).append(name)
     state = {}
-    for stored, tensor in stored_tensors(source.files, modules_name):
-        name = modules_name[stored]
-        wanted = expected[name]
-        kind = dtype if wanted.is_floating_point() else wanted.dtype
-        # Always a copy: results depend on how memory is aligned, in the last bit, and a file's layout must not show in them.
-        state[name] = tensor.reshape(wanted.shape).to(device=device, dtype=kind, copy=True)
+    for stored, tensor in stored_tensors(source.files, wanted_from):
+        for name in wanted_from[stored]:
+            wanted = expected[name]
+            kind = dtype if wanted.is_floating_point() else wanted.dtype
+            # Always a copy: results depend on how memory is aligned, in the last bit, and a file's layout must not show in them.
+            own = source.places[name].read(tensor).reshape(wanted.shape)
+            state[name] = own.to(device=device, dtype=kind, copy=True, memory_format=torch.contiguous_format)
     module.load_state_dict(state, assign=True)
     return module.to(device=device).eval().requires_grad_(False)
+
+
+def load_unet(source: PartSource, sample_size: int, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
+    """A UNet2DConditionModel. `sample_size`: side of the latents that it was made for, where its configuration does not tell."""
+    from diffusers import UNet2DConditionModel
+
+    def build(config: dict[str, Any]) -> nn.Module:
+        made: Any = UNet2DConditionModel.from_config({"sample_size": sample_size, **config})
+        return made
+
+    return load_module(source, build, dtype, device)
+
+
+def load_vae(source: PartSource, dtype: torch.dtype, device: torch.device | str, full_precision: bool) -> nn.Module:
+    """An AutoencoderKL; in fp32 where asked for."""
+    from diffusers import AutoencoderKL
+
+    return load_module(source, AutoencoderKL.from_config, torch.float32 if full_precision else dtype, device)
 
 
 def _check(source: PartSource, expected: dict[str, Tensor]) -> None:

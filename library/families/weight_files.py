@@ -6,9 +6,9 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from library.errors import UserError
 
@@ -33,6 +33,25 @@ def read_shapes(path: Path) -> Shapes:
     raise UserError(f"{path}: not a file of weights: the name must end in one of {', '.join(WEIGHT_SUFFIXES)}")
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a file of weights holds beside its tensors."""
+    if path.suffix.lower() != ".safetensors":
+        texts = read_beside(path).get("metadata")
+        return texts if isinstance(texts, dict) else {}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+
+
+def read_beside(path: Path) -> dict[str, Any]:
+    """What a PyTorch file holds beside its tensors, such as `epoch`. Files of PyTorch before 1.6 would have to be read whole."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    content = _content(path)
+    return {name: value for name, value in content.items() if name != "state_dict"} if isinstance(content, dict) else {}
+
+
 def stored_tensors(paths: tuple[Path, ...], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
     """Each of these tensors, with its name. Copy what is kept: they lie in the mapped file, however its layout aligned them."""
     wanted = set(names)
@@ -50,6 +69,19 @@ def stored_tensors(paths: tuple[Path, ...], names: Iterable[str]) -> Iterator[tu
             with safe_open(path, framework="pt", device="cpu") as file:
                 for name in here[start : start + TENSORS_AT_A_TIME]:
                     yield name, file.get_tensor(name)
+
+
+def tensor_reader(path: Path) -> Callable[[str], Tensor]:
+    """Gives tensors of the file by name, one at a time. They lie in the mapped file."""
+    if path.suffix.lower() != ".safetensors":
+        return _unpickled(path).__getitem__
+    from safetensors import safe_open
+
+    def read(name: str) -> Tensor:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return file.get_tensor(name)
+
+    return read
 
 
 def _check_present(path: Path) -> None:
@@ -94,7 +126,19 @@ def _check_safetensors_length(path: Path) -> None:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a PyTorch file, mapped into memory and not read, through `weights_only`, which refuses to run any code."""
+    """The tensors of a PyTorch file."""
+    import torch
+
+    content = _content(path)
+    while isinstance(content, dict) and (inner := [content[name] for name in WRAPPERS if isinstance(content.get(name), dict)]):
+        content = inner[0]
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: the pickle holds a {type(content).__name__}, not a dictionary of weights")
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+
+
+def _content(path: Path) -> Any:
+    """A PyTorch file, mapped into memory and not read, through `weights_only`, which refuses to run any code."""
     import torch
 
     zipped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are not, and cannot be mapped
@@ -107,17 +151,12 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: what cannot be read is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(path, str(error))) from error
     except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: the file is damaged or cut off ({reason}): copy or download it again") from error
-    while isinstance(content, dict) and (inner := [content[name] for name in WRAPPERS if isinstance(content.get(name), dict)]):
-        content = inner[0]
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: the pickle holds a {type(content).__name__}, not a dictionary of weights")
-    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
 
 
 def _refusal(path: Path, error: str) -> str:

@@ -10,7 +10,7 @@ from library.config.scripts import Script
 from library.data.records import PreparedDataset
 from library.data.templates import token_words
 from library.errors import UserError
-from library.families.clip import VOCABULARY_FOLDER
+from library.families.tokenizers import VOCABULARY_FOLDER
 from library.methods.embedding_file import check_weights
 from library.methods.new_words import check_words
 

@@ -61,12 +61,12 @@ def _why_missing(name: str, error: ImportError) -> str:
     return "there is no such module" + (did_you_mean(name, KNOWN_MODULES) or "; ours is networks.lora")
 
 
-def check_network(options: NetworkOptions) -> None:
-    """Everything about the network that can be checked without a model, all mistakes at once."""
+def check_network(options: NetworkOptions, family_name: str) -> None:
+    """Everything about the network for a model of this family that can be checked without it, all mistakes at once."""
     mistakes: list[str] = []
     weights = _weight_files(options, mistakes)
     try:
-        _check_module(options, weights)
+        _check_module(options, weights, family_name)
     except UserError as error:
         mistakes += error.messages
     if mistakes:
@@ -91,14 +91,15 @@ def _weight_files(options: NetworkOptions, mistakes: list[str]) -> dict[tuple[st
     return shapes
 
 
-def _check_module(options: NetworkOptions, weights: Mapping[tuple[str, str], Shapes]) -> None:
+def _check_module(options: NetworkOptions, weights: Mapping[tuple[str, str], Shapes], family_name: str) -> None:
     """`check_arguments` and `check_weights` are ours: modules written for other trainers need not have them."""
     module = import_network_module(options.network_module)
     if not callable(getattr(module, "create_network", None)):
         raise UserError(f'network_module = "{options.network_module}": has no function create_network; ours is networks.lora')
     arguments = network_arguments(options)
     if hasattr(module, "check_arguments"):
-        module.check_arguments(options.network_dim, options.network_alpha, neuron_dropout=options.network_dropout, **arguments)
+        given = (options.network_dim, options.network_alpha, options.network_dropout)
+        module.check_arguments(family_name, *given, **arguments)
     if hasattr(module, "check_weights"):
         for (option, file), shapes in weights.items():
             gives_shapes = option == "base_weights" or options.dim_from_weights

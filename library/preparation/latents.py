@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch import nn
 from tqdm import tqdm
 
@@ -23,16 +22,20 @@ from library.data.scan import Scan
 from library.data.weights_fingerprint import weights_fingerprint
 from library.errors import UserError
 from library.families.architecture import TITLES, architecture_of_file, architecture_of_folder
+from library.families.autoencoder import encode_images
+from library.families.configs_sd import LATENT_SCALE
 from library.families.diffusers_folder import read_index
-from library.families.loading import load_module
+from library.families.loading import load_vae
 from library.families.locate import locate
+from library.families.reading import read_vae
 from library.families.sd import StableDiffusion
-from library.families.sd_source import read_vae
+from library.families.single_file import vae_part
 from library.families.weight_files import read_shapes
 from library.preparation.device import best_device
-from library.types import Parts, Posterior
+from library.types import Posterior
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+BUCKET_STEP = StableDiffusion.bucket_step  # of the models with this VAE
 WITH_THIS_VAE = ("sd_v1", "sd_v2")
 
 
@@ -49,6 +52,8 @@ class Sizing:
 
 def bucketed_dataset(root: Path, sizing: Sizing, flip_aug: bool, alpha_mask: bool) -> DatasetSettings:
     """The settings of a dataset whose latents are those of the images; prints what a person should know."""
+    if sizing.bucket_reso_steps % BUCKET_STEP:
+        raise UserError(f"--bucket_reso_steps: {sizing.bucket_reso_steps} is not divisible by {BUCKET_STEP}; write 64, 128, ...")
     values = {
         "enable_bucket": True,
         "resolution": sizing.max_resolution,
@@ -118,7 +123,7 @@ def _architecture(path: Path) -> str | None:
 
 def write_latents(prepared: PreparedDataset, vae_path: str, precision: str, batch_size: int, skip_existing: bool) -> None:
     """Encode what is missing and say what was done; UserError at the end if some images could not be."""
-    vae = load_module(read_vae(vae_path), AutoencoderKL.from_config, DTYPES[precision], best_device())
+    vae = load_vae(read_vae(vae_path, vae_part(LATENT_SCALE)), DTYPES[precision], best_device(), full_precision=False)
     settings = CacheSettings(
         on_disk=True, vae_batch_size=batch_size, skip_cache_check=skip_existing, vae_fingerprint=weights_fingerprint(vae)
     )
@@ -128,9 +133,7 @@ def write_latents(prepared: PreparedDataset, vae_path: str, precision: str, batc
 
 
 def _encoder(vae: nn.Module) -> Callable[[torch.Tensor], Posterior]:
-    family = StableDiffusion()
-    parts = Parts(unet=nn.Identity(), text_encoders=[], tokenizers=[], vae=vae)
-    return lambda images: family.encode_images(parts, images)
+    return lambda images: encode_images(vae, images)
 
 
 def _show(bar: tqdm, done: int, total: int) -> None:

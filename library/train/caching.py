@@ -73,6 +73,7 @@ def fill_caches(plan: CachePlan, parts: Parts, runtime: Runtime) -> Caches:
 def _latent_cache(plan: CachePlan, parts: Parts, runtime: Runtime) -> LatentCache:
     data, family = plan.settings.data, plan.family
     settings = CacheSettings(
+        suffix=family.latent_cache_suffix,
         on_disk=data.cache_latents_to_disk,
         vae_batch_size=data.vae_batch_size,
         skip_cache_check=data.skip_cache_check,

@@ -8,7 +8,7 @@ from library.config.check import check_settings
 from library.config.datasets import DatasetSettings, load_dataset_settings
 from library.config.load import Settings
 from library.config.scripts import CACHE_LATENTS
-from library.data.cache import CacheSettings, check_cacheable
+from library.data.cache import check_cacheable
 from library.data.records import PreparedDataset
 from library.data.report import DataReport, data_report
 from library.data.sources import prepare_datasets
@@ -17,7 +17,7 @@ from library.errors import UserError
 from library.families.base import Family
 from library.families.detect import identify
 from library.methods.network_module import check_network
-from library.train.plan import collect
+from library.train.plan import check_bucket_steps, collect
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,20 @@ def make_caching_plan(settings: Settings) -> CachingPlan:
     """Check all that needs no model. UserError tells every mistake."""
     wanted = _wanted(settings)
     written = collect(notes=lambda: check_settings(wanted), datasets=lambda: load_dataset_settings(settings))
+    families: list[Family] = []  # none, if the model is a mistake
+
+    def find_family() -> Family:
+        families.append(_identify(settings))
+        return families[0]
+
+    def check_the_network() -> None:
+        if settings.network.base_weights:
+            check_network(settings.network, families[0].name if families else "")
+
     found = collect(
-        family=lambda: _identify(settings),
-        prepared=lambda: _prepare(wanted, written["datasets"]),
-        network=lambda: check_network(settings.network) if settings.network.base_weights else None,
+        family=find_family,
+        prepared=lambda: _prepare(wanted, written["datasets"], families[0] if families else None),
+        network=check_the_network,
     )
     prepared: list[PreparedDataset] = found["prepared"]
     report, own = data_report(prepared), _nothing_else(wanted)
@@ -58,7 +68,8 @@ def make_caching_plan(settings: Settings) -> CachingPlan:
         prepared = [_drawn(dataset) for dataset in prepared]
     else:
         check_captions_cacheable(prepared, own.data.caption_variants)
-    return CachingPlan(own, found["family"], prepared, report, [*settings.notes, *written["notes"]])
+    notes = [*settings.notes, *written["notes"], *found["family"].notes]
+    return CachingPlan(own, found["family"], prepared, report, notes)
 
 
 def _wanted(settings: Settings) -> Settings:
@@ -90,6 +101,8 @@ def _identify(settings: Settings) -> Family:
     return family
 
 
-def _prepare(settings: Settings, datasets: list[DatasetSettings]) -> list[PreparedDataset]:
+def _prepare(settings: Settings, datasets: list[DatasetSettings], family: Family | None) -> list[PreparedDataset]:
     data = settings.data
-    return prepare_datasets(datasets, data.on_bad_image, CacheSettings.suffix if data.cache_latents else None)
+    if family is not None:
+        check_bucket_steps(datasets, family)
+    return prepare_datasets(datasets, data.on_bad_image, family.latent_cache_suffix if family and data.cache_latents else None)

@@ -21,7 +21,7 @@ from library.config.check import check_settings
 from library.config.datasets import DatasetSettings, load_dataset_settings
 from library.config.load import Settings
 from library.config.options import DataOptions
-from library.data.cache import CacheSettings, check_cacheable
+from library.data.cache import check_cacheable
 from library.data.foreign import prepare_foreign
 from library.data.order import TrainingOrder, largest_batch
 from library.data.records import PreparedDataset
@@ -111,8 +111,8 @@ class Plan:
 def make_plan(settings: Settings) -> Plan:
     """Check all that needs no model, and work out the plan. What is written comes first, and takes a fraction of a second."""
     written = collect(notes=lambda: check_settings(settings), datasets=lambda: _datasets(settings))
-    notes = [*settings.notes, *written["notes"]]
     found = _check_what_is_named(settings, written["datasets"])
+    notes = [*settings.notes, *written["notes"], *found["identify"].notes]
     resume: FoundState | None = found["resume"]
     seed = _seed(settings, resume, notes)
     prepared: list[PreparedDataset] = found["prepared"]
@@ -152,14 +152,24 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
     from library.optim.optimizers import check_optimizer  # imports torch, which takes seconds
 
     saving = settings.saving
+    families: list[Family] = []  # none, if the model is a mistake
+
+    def find_family() -> Family:
+        families.append(identify(settings.model))
+        return families[0]
+
+    def check_the_network() -> None:
+        if settings.script.method == "adapter":
+            check_network(settings.network, families[0].name if families else "")
+
     return collect(
-        identify=lambda: identify(settings.model),
-        prepared=lambda: _prepare(settings, datasets),
+        identify=find_family,
+        prepared=lambda: _prepare(settings, datasets, families[0] if families else None),
         prompts=lambda: _prompts(settings),
         resume=lambda: _state(settings),
         hub=lambda: check_hub(settings.hub),
         optimizer=lambda: check_optimizer(settings.optimizer),
-        network=lambda: check_network(settings.network) if settings.script.method == "adapter" else None,
+        network=check_the_network,
         memory=lambda: check_memory_options(settings.memory, settings.training.mixed_precision),
         output=lambda: _check_output(saving.output_dir or ""),
         logs=lambda: writable_check(settings.logging.logging_dir, "logging_dir") if settings.logging.logging_dir else None,
@@ -175,20 +185,41 @@ def _state(settings: Settings) -> FoundState | None:
     return find_state(resume, settings.saving) if resume else None
 
 
-def _prepare(settings: Settings, datasets: list[DatasetSettings]) -> list[PreparedDataset]:
+def _prepare(settings: Settings, datasets: list[DatasetSettings], family: Family | None) -> list[PreparedDataset]:
+    """No family: the model is a mistake, which is told beside those in the data."""
     data = settings.data
+    if family is not None:
+        check_bucket_steps(datasets, family)
     if not data.dataset_class:
-        return prepare_datasets(datasets, data.on_bad_image, CacheSettings.suffix if data.cache_latents else None)
+        return prepare_datasets(datasets, data.on_bad_image, family.latent_cache_suffix if family and data.cache_latents else None)
     where = settings.where("dataset_class")
     if data.resolution is None:
         raise UserError(f"{where}: the class is told the resolution, which is missing; give --resolution 512")
     prepared = prepare_foreign(
-        data.dataset_class, settings.model.max_token_length, data.resolution, where, settings.training.debug_dataset
+        data.dataset_class,
+        settings.model.max_token_length,
+        data.resolution,
+        family.bucket_step if family else None,
+        where,
+        settings.training.debug_dataset,
     )
     names = [field.name for field in dataclasses.fields(data) if field.name not in CLASS_OPTIONS]
     if unused := [name for name in names if settings.changed(name)]:
         prepared.notes.append(f"{where}: the class decides about pictures and captions; not used are {', '.join(unused)}")
     return [prepared]
+
+
+def check_bucket_steps(datasets: list[DatasetSettings], family: Family) -> None:
+    """UserError if buckets have sides that the U-Net cannot halve as often as it does."""
+    step = family.bucket_step
+    mistakes = [
+        f"{dataset.where} bucket_reso_steps: {dataset.bucket_reso_steps} is not divisible by {step}, which {family.name} needs; "
+        f"write {step}, {2 * step}, ..."
+        for dataset in datasets
+        if dataset.enable_bucket and dataset.bucket_reso_steps % step
+    ]
+    if mistakes:
+        raise UserError(*mistakes)
 
 
 def _prompts(settings: Settings) -> list[SamplePrompt]:

@@ -128,6 +128,7 @@ def truncated_weights(path: Path) -> None:
 SDXL = weights(
     "model.diffusion_model.input_blocks.0.0.weight", "conditioner.embedders.1.model.ln_final.weight", "conditioner.embedders.0.x"
 )
+FLUX = weights("double_blocks.0.img_attn.proj.bias")
 ADAPTER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 LORA_NAMES = (f"{ADAPTER}.lora_down.weight", f"{ADAPTER}.lora_up.weight")
 PAYLOAD_RAN = "the payload was run"  # the file that the malicious pickles make, in the folder of the process

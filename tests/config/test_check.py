@@ -114,7 +114,6 @@ BROKEN = [
 ]
 ODD = [
     ("--zero_terminal_snr", "--zero_terminal_snr: this is meant for models that predict v"),
-    ("--v2 --clip_skip 2", "--clip_skip: SD 2.x"),
     ("--sdpa", "--sdpa: this attention is used in any case"),
     ("--mem_eff_attn", "holds no full matrix"),
     ("--lowram", "one by one in any case"),

@@ -18,7 +18,7 @@ HERE = "tests.data.foreign_datasets"
 
 
 def prepared_of(name: str, resolution=(64, 128)):
-    return prepare_foreign(f"{HERE}.{name}", None, resolution, "--dataset_class")
+    return prepare_foreign(f"{HERE}.{name}", None, resolution, 64, "--dataset_class")
 
 
 def batches_of(prepared, first=1, epochs=1, rank=0, world_size=1, workers=0, seed=3):
@@ -31,7 +31,7 @@ def test_the_class_is_made_and_counted():
     prepared = prepared_of("Full")
     assert prepared.maker.made_with == (None, None, (64, 128), False)
     assert prepared.maker.steps == 64
-    looked_at = prepare_foreign(f"{HERE}.Full", 150, (64, 64), "--dataset_class", debug_dataset=True)
+    looked_at = prepare_foreign(f"{HERE}.Full", 150, (64, 64), 64, "--dataset_class", debug_dataset=True)
     assert looked_at.maker.made_with == (None, 150, (64, 64), True)
     report = "\n".join(data_report([prepared]).lines())
     assert "batch size 2" in report
@@ -131,7 +131,7 @@ def test_items_that_are_no_batches(number, expected):
 )
 def test_classes_that_cannot_be_used(name, expected):
     with pytest.raises(UserError, match="--dataset_class") as caught:
-        prepare_foreign(name, None, (64, 64), "--dataset_class")
+        prepare_foreign(name, None, (64, 64), 64, "--dataset_class")
     assert expected in str(caught.value)
 
 

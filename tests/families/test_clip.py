@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from library.families.caption_weights import weighted_fragments
-from library.families.clip import cut_windows, encode_captions, load_tokenizer, read_captions
+from library.families.clip import cut_windows, encode_captions, read_captions
+from library.families.tokenizers import load_tokenizer
 from library.types import TextSettings
 from tests.tiny_models import tiny_sd1_parts
 

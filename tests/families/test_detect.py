@@ -11,15 +11,13 @@ import sys
 
 import pytest
 import torch
-from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 
 from library.config.options.model import ModelOptions
 from library.errors import UserError
-from library.families import keys_sd, weight_files
+from library.families import weight_files
 from library.families.detect import identify
-from tests.families.test_keys_sd import SD15_UNET, SD15_VAE
+from tests.families.test_single_file_names import full_file
 from tests.tiny_models import tiny_sd1_folder, tiny_sd1_single_file
 
 COUNTS = {"unet": 144292, "text_encoder": 1600672, "vae": 67231}
@@ -76,29 +74,28 @@ def test_no_torch_is_imported_for_it(models):
     subprocess.run([sys.executable, "-c", code, models / "diffusers", models / "model.safetensors"], check=True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs sparse files, the test file would take 2 GB there")
-def test_sd15_in_full_size(tmp_path):
-    with init_empty_weights():
-        unet, vae = UNet2DConditionModel(**SD15_UNET), AutoencoderKL(**SD15_VAE)
-    ldm = keys_sd.unet_to_ldm(unet.state_dict()) | keys_sd.vae_to_ldm(vae.state_dict())
-    shapes = {name: tensor.shape for name, tensor in ldm.items()}
-    text = keys_sd.TEXT_PREFIX + "text_model."
-    shapes |= {f"{text}embeddings.token_embedding.weight": (49408, 768), f"{text}embeddings.position_embedding.weight": (77, 768)}
-    shapes |= {f"{text}encoder.layers.{layer}.mlp.fc1.weight": (3072, 768) for layer in range(12)}
-    path = tmp_path / "v1-5.safetensors"
+FULL_COUNTS = {
+    "sd_v1": {"unet": 859_520_964, "text_encoder": 123_060_480, "vae": 83_653_863},
+    "sd_v2": {"unet": 865_910_724, "text_encoder": 340_387_840, "vae": 83_653_863},
+    "sdxl": {"unet": 2_567_463_684, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840, "vae": 83_653_863},
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs sparse files, the test file would take 7 GB there")
+@pytest.mark.parametrize("name", FULL_COUNTS)
+def test_released_models_in_full_size(tmp_path, name):
+    path = tmp_path / "model.safetensors"
     header, end = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * torch.Size(shape).numel()
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [end, end + size]}
+    for key, tensor in full_file(name)[1].items():
+        size = 2 * torch.Size(tensor.shape).numel()
+        header[key] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [end, end + size]}
         end += size
     text_header = json.dumps(header).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text_header)) + text_header)
         file.truncate(8 + len(text_header) + end)
     family = identify(options(path))
-    counts = family.parameter_counts()
-    assert (counts["unet"], counts["vae"]) == (859_520_964, 83_653_863)
-    assert family.source.parts["unet"].config["block_out_channels"] == [320, 640, 1280, 1280]
+    assert (family.name, family.parameter_counts()) == (name, FULL_COUNTS[name])
 
 
 def test_paths_that_are_not_there(tmp_path):
@@ -198,8 +195,8 @@ UNET_IN = "model.diffusion_model.input_blocks.0.0.weight"
 @pytest.mark.parametrize(
     ("shapes", "words"),
     [
-        ({UNET_IN: (8, 4, 3, 3), "cond_stage_model.model.ln_final.weight": (8,)}, "Stable Diffusion 2.x: known, not built yet"),
-        ({UNET_IN: (8, 4, 3, 3), "conditioner.embedders.1.model.ln_final.weight": (8,)}, "Stable Diffusion XL: known, not built"),
+        ({UNET_IN: (8, 4, 3, 3), "cond_stage_model.model.ln_final.weight": (8,)}, "of Stable Diffusion 2.x is missing or not complete"),
+        ({UNET_IN: (8, 4, 3, 3), "conditioner.embedders.1.model.ln_final.weight": (8,)}, "of Stable Diffusion XL is missing or not complete"),
         ({UNET_IN: (8, 4, 3, 3), "conditioner.embedders.0.model.ln_final.weight": (8,)}, "refiner: known, not built yet"),
         ({UNET_IN: (8, 9, 3, 3)}, "inpainting model (9 input channels): known, not built yet"),
         ({"model.diffusion_model.joint_blocks.0.x_block.attn.proj.bias": (8,)}, "Stable Diffusion 3: known, not built yet"),
@@ -234,11 +231,9 @@ def folder(models, tmp_path):
 @pytest.mark.parametrize(
     ("file", "changes", "words"),
     [
-        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "Stable Diffusion XL: known, not built yet"),
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "not complete, missing: text_encoder_2/config.json"),
         ("model_index.json", {"_class_name": "FluxPipeline"}, "FLUX: known, not built yet"),
         ("model_index.json", {"_class_name": "OtherPipeline"}, "OtherPipeline is an architecture that is not known here"),
-        ("unet/config.json", {"use_linear_projection": True}, "Stable Diffusion 2.x: known, not built yet"),
-        ("text_encoder/config.json", {"hidden_size": 1024}, "Stable Diffusion 2.x: known, not built yet"),
         ("unet/config.json", {"in_channels": 9}, "inpainting"),
         ("scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}, "add v_parameterization = true"),
     ],

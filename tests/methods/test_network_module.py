@@ -81,7 +81,7 @@ def test_modules_that_do_not_work(tmp_path, monkeypatch, source, words):
     (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=words):
-        check_network(NetworkOptions(network_module=name))
+        check_network(NetworkOptions(network_module=name), "sd_v1")
 
 
 def test_all_mistakes_about_the_network_at_once(tmp_path):
@@ -93,7 +93,7 @@ def test_all_mistakes_about_the_network_at_once(tmp_path):
         base_weights_multiplier=(1.0, 0.5),
     )
     with pytest.raises(UserError) as caught:
-        check_network(options)
+        check_network(options, "sd_v1")
     text = "\n".join(caught.value.messages)
     assert len(caught.value.messages) == 4
     assert all(word in text for word in ("conv_dmi", "dim_from_weights needs", "absent.safetensors", "2 values for 1 files"))
@@ -102,7 +102,7 @@ def test_all_mistakes_about_the_network_at_once(tmp_path):
 def test_a_good_network_passes(tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file({f"{ADAPTER}.lora_down.weight": torch.zeros(4, 8), f"{ADAPTER}.lora_up.weight": torch.zeros(8, 4)}, file)
-    check_network(NetworkOptions(network_module="networks.lora", network_args=("conv_dim=4",), network_weights=str(file)))
+    check_network(NetworkOptions(network_module="networks.lora", network_args=("conv_dim=4",), network_weights=str(file)), "sd_v1")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_the_header_of_network_weights(shapes, options, words, tmp_path):
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, file)
     settings = NetworkOptions(network_module="networks.lora", network_weights=str(file), **options)
     with pytest.raises(UserError, match=words) if words else nullcontext():
-        check_network(settings)
+        check_network(settings, "sd_v1")
 
 
 def test_calls_follow_the_signature():

@@ -2,47 +2,68 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from networks import lora
+from tests.full_models import full_parts
 
-TABLE = json.loads(Path(__file__).with_name("data").joinpath("sd1_adapters.json").read_text(encoding="utf-8"))
+FOLDER = Path(__file__).with_name("data")
+# How many layers of the text encoders, of the U-Net, and of the U-Net with convolutions.
+COUNTS = {"sd1": (72, 192, 278), "sd2": (138, 192, 278), "sdxl": (72 + 192, 722, 788)}
+FAMILY_NAMES = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl"}
 
 
-def table_shapes(*sections: str) -> dict[str, list[int]]:
+def table_shapes(family: str, *sections: str) -> dict[str, list[int]]:
+    table = json.loads((FOLDER / f"{family}_adapters.json").read_text(encoding="utf-8"))
     shapes = {}
     for section in sections:
-        for down, up, names in TABLE[section]:
+        for down, up, names in table[section]:
             for name in names:
-                shapes |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": []}
+                own_down, own_up = (matrix(down), matrix(up)) if is_matrix_here(family, name) else (down, up)
+                shapes |= {f"{name}.lora_down.weight": own_down, f"{name}.lora_up.weight": own_up, f"{name}.alpha": []}
     return shapes
 
 
+def is_matrix_here(family: str, name: str) -> bool:
+    """The table was made from U-Nets whose projections of SD 2.x are 1x1 convolutions; in the released models they are matrices,
+    and diffusers loads no other shape."""
+    return family == "sd2" and re.search(r"attentions_\d_proj_(in|out)$", name) is not None
+
+
+def matrix(shape: list[int]) -> list[int]:
+    assert shape[2:] == [1, 1]
+    return shape[:2]
+
+
 def network_shapes(parts, text_encoder=None, **network_args):
+    encoders = text_encoder or (parts.text_encoders[0] if len(parts.text_encoders) == 1 else parts.text_encoders)
     with torch.device("meta"):
-        network = lora.create_network(1.0, 4, 1, parts.vae, text_encoder or parts.text_encoders[0], parts.unet, **network_args)
+        network = lora.create_network(1.0, 4, 1, parts.vae, encoders, parts.unet, **network_args)
     for adapter in network.loras:
         network.add_module(adapter.target.name, adapter)
     return {key: list(value.shape) for key, value in network.state_dict().items()}
 
 
-def test_linear_and_1x1_layers(sd15):
-    shapes = network_shapes(sd15)
-    assert shapes == table_shapes("plain")
-    assert len(shapes) == 3 * (72 + 192)
+@pytest.mark.parametrize("family", COUNTS)
+def test_linear_and_1x1_layers(family):
+    shapes = network_shapes(full_parts(FAMILY_NAMES[family]))
+    assert shapes == table_shapes(family, "plain")
+    assert len(shapes) == 3 * sum(COUNTS[family][:2])
 
 
-def test_with_convolutions(sd15):
-    shapes = network_shapes(sd15, conv_dim="8")
-    assert shapes == table_shapes("plain", "convolutions")
-    assert len(shapes) == 3 * (72 + 278)
+@pytest.mark.parametrize("family", COUNTS)
+def test_with_convolutions(family):
+    shapes = network_shapes(full_parts(FAMILY_NAMES[family]), conv_dim="8")
+    assert shapes == table_shapes(family, "plain", "convolutions")
+    assert len(shapes) == 3 * (COUNTS[family][0] + COUNTS[family][2])
 
 
 def test_conv_dim_is_the_rank_of_3x3_convolutions_only(sd15):
-    table = table_shapes("plain", "convolutions")
+    table = table_shapes("sd1", "plain", "convolutions")
     different = [key for key, shape in network_shapes(sd15, conv_dim="2").items() if shape != table[key]]
     downs = [key for key in different if key.endswith("lora_down.weight")]
     assert len(downs) == 50

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from library.errors import UserError
-from networks.lora_blocks import SD_LAYOUT
+from networks.lora_blocks import SD_LAYOUT, SDXL_LAYOUT
 from networks.lora_settings import read_settings
 
 TWENTY_FIVE_ONES = ",".join(["1"] * 25)
@@ -129,3 +129,37 @@ def test_missing_block_lists_fall_back():
 )
 def test_block_numbers(path, block):
     assert SD_LAYOUT.block_index(path) == block
+
+
+def test_block_lists_of_sdxl():
+    """23 blocks: the time embedding, 9 down, 3 in the middle, 9 up, the output."""
+    dims = ",".join(str(number) for number in range(23))
+    blocks = read_settings(4, 1.0, None, {"block_dims": dims, "mid_lr_weight": "0.5", "up_lr_weight": "zeros"}, SDXL_LAYOUT).blocks
+    assert blocks.ranks == tuple(range(23))
+    assert blocks.lr_weights == (*[1.0] * 10, 0.5, 1.0, 1.0, *[0.0] * 9, 1.0)
+    with pytest.raises(UserError, match="23 values"):
+        read_settings(4, 1.0, None, {"block_dims": TWENTY_FIVE_ONES}, SDXL_LAYOUT)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "block"),
+    [
+        ("down_blocks.0.resnets.0.conv1", "input_blocks.1.0.in_layers.2", 2),
+        ("down_blocks.0.downsamplers.0.conv", "input_blocks.3.0.op", 4),
+        ("down_blocks.1.attentions.1.proj_in", "input_blocks.5.1.proj_in", 6),
+        ("down_blocks.2.resnets.1.time_emb_proj", "input_blocks.8.0.emb_layers.1", 9),
+        ("mid_block.resnets.0.conv2", "middle_block.0.out_layers.3", 10),
+        ("mid_block.attentions.0.transformer_blocks.9.ff.net.2", "middle_block.1.transformer_blocks.9.ff.net.2", 11),
+        ("mid_block.resnets.1.conv1", "middle_block.2.in_layers.2", 12),
+        ("up_blocks.0.attentions.2.proj_out", "output_blocks.2.1.proj_out", 15),
+        ("up_blocks.0.upsamplers.0.conv", "output_blocks.2.2.conv", 15),
+        ("up_blocks.2.resnets.2.conv_shortcut", "output_blocks.8.0.skip_connection", 21),
+    ],
+)
+def test_names_and_block_numbers_of_sdxl(path, name, block):
+    assert (SDXL_LAYOUT.module_path(path), SDXL_LAYOUT.block_index(path)) == (name, block)
+
+
+def test_a_layer_outside_of_all_blocks_has_no_name():
+    with pytest.raises(ValueError, match="no block"):
+        SDXL_LAYOUT.module_path("conv_in")

@@ -10,7 +10,8 @@ from library.config.datasets.settings import DatasetSettings, SubsetSettings
 from library.config.datasets.subsets import usable_subsets
 
 LATENT_PIXELS = 8  # the VAE makes one latent of 8 x 8 pixels
-BUCKET_UNIT = 64  # the U-Net halves latents three times more
+BUCKET_UNIT = 32  # the U-Net halves latents twice more, or three times: the model is asked for that once it is known
+USUAL_UNIT = 64
 
 
 def dataset_settings(
@@ -44,7 +45,7 @@ def dataset_settings(
 def _resolution_mistakes(dataset: DatasetSettings, layers: Layers) -> list[str]:
     return [
         f"{layers.where('resolution')}: {side} is not a positive multiple of {LATENT_PIXELS}; "
-        f"write {max(BUCKET_UNIT, round(side / BUCKET_UNIT) * BUCKET_UNIT)}, for example"
+        f"write {max(USUAL_UNIT, round(side / USUAL_UNIT) * USUAL_UNIT)}, for example"
         for side in sorted(set(dataset.resolution))
         if side <= 0 or side % LATENT_PIXELS
     ]
