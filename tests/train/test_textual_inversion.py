@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.tiny_models import tiny_sd1_folder
+from tests.tiny_models import tiny_sd1_folder, tiny_sdxl_folder
 from tests.train.runs import KILL, Strike, Workshop, make_workshop, tensors_hash
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
@@ -92,3 +92,15 @@ def test_a_vector_for_each_layer(tmp_path):
     assert len(stored) == 16
     assert all(tensor.shape == (1, 32) for tensor in stored.values())
     assert len({tuple(tensor.flatten().tolist()) for tensor in stored.values()}) == 16  # each has learnt by itself
+
+
+def test_both_text_encoders_of_sdxl_learn_the_word(tmp_path):
+    workshop = make_workshop(
+        tmp_path, "train_textual_inversion.py", token_string="zorb", use_object_template=True, save_model_as="safetensors",
+        pretrained_model_name_or_path=str(tiny_sdxl_folder(tmp_path / "sdxl")), max_train_steps=2, save_every_n_steps=1,
+    )  # fmt: skip
+    outcome = workshop.train("sdxl")
+    assert outcome.code == 0, outcome.output
+    early, late = (load_file(workshop.output("sdxl") / name) for name in ("toad-step00000001.safetensors", "toad.safetensors"))
+    assert late.keys() == {"clip_l", "clip_g"}
+    assert all(not torch.equal(early[name], late[name]) for name in late)
