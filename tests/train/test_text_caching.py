@@ -122,12 +122,13 @@ def test_another_text_encoder_or_setting_is_noticed(workshop):
 
 def test_the_text_encoder_leaves_the_device_unless_samples_need_it(workshop):
     moved, encoded = "library.families.clip.TextEncoder.to", "library.families.sd.StableDiffusion.encode_text"
-    counted = workshop.count_calls("quiet", [moved, encoded], **CACHED)
-    assert (counted[moved], counted[encoded]) == (1, 1)  # six captions at once
+    quiet = workshop.count_calls("quiet", [moved, encoded], **CACHED)
+    assert quiet[encoded] == 1  # six captions at once
     prompts = workshop.folder / "prompts.txt"
     prompts.write_text("a toad --s 1 --w 64 --h 64", encoding="utf-8")
     counted = workshop.count_calls("drawn", [moved, encoded], **CACHED, sample_prompts=str(prompts), sample_every_n_steps=4)
-    assert (counted[moved], counted[encoded]) == (0, 2)
+    assert counted[encoded] == 2
+    assert quiet[moved] == counted[moved] + 1  # loading moves it too
     assert len(list((workshop.output("drawn") / "sample").glob("*.png"))) == 3
 
 
