@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -89,6 +90,12 @@ def test_every_module_says_what_lives_there() -> None:
 
 def test_no_module_is_named_utils() -> None:
     assert [shown(path) for path in sources() if re.search(r"(^|_)(utils?|helpers?|misc|common)\b", path.stem)] == []
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest knows a test module by its file name alone, and stops at the second of a name."""
+    names = Counter(path.name for path in sources() if path.name.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("word", FORBIDDEN_WORDS)
