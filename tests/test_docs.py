@@ -70,6 +70,13 @@ def test_every_key_of_dataset_files_has_an_example(tmp_path: Path) -> None:
     assert sorted(KEYS.keys() - written) == []
 
 
+def test_every_example_of_a_dataset_file_is_named() -> None:
+    page = text_of("docs/dataset_config.md")
+    examples = [path.name for path in (ROOT / "examples").glob("*_dataset.toml")]
+    assert len(examples) > 4
+    assert [name for name in examples if f"(../examples/{name})" not in page] == []
+
+
 def written_events() -> set[str]:
     """The first argument of every `events.write` and `report` in the code."""
     names = set()
