@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.data.borrowed_file import Shape, Unfit, is_anothers, possible_files, read_sample, why_unfit
-from library.data.cache_file import UNREADABLE, Latents, digest, file_facts
+from library.data.cache_file import Latents, file_facts
+from library.data.entry_file import UNREADABLE, digest
 from library.data.records import ImageRecord, Place
 from library.errors import UserError
 

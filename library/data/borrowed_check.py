@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from library.data.cache import LatentCache
-from library.data.cache_file import Latents, digest
+from library.data.cache_file import Latents
+from library.data.entry_file import digest
 from library.data.pixels import Pixels, fixed_pixels, model_input
 from library.data.records import Place
 from library.errors import UserError

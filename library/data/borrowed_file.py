@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from library.data.cache_file import UNREADABLE, Latents, Versions, entry_path
+from library.data.cache_file import Latents, Versions, entry_path
+from library.data.entry_file import UNREADABLE
 from library.data.image_files import EXTENSIONS, decode, opened, orientation
 from library.data.records import ImageRecord
 

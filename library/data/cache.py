@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from library.data.borrowed import Borrowed
 from library.data.borrowed_file import Shape
-from library.data.cache_file import (
-    NO_FINGERPRINT,
-    Latents,
-    Versions,
-    digest,
-    entry_path,
-    file_facts,
-    fingerprint_of,
-    read_entry,
-    why_unusable,
-)
+from library.data.cache_file import Latents, Versions, entry_path, file_facts, fingerprint_of, read_entry, why_unusable
+from library.data.entry_file import NO_FINGERPRINT, digest
 from library.data.image_files import GONE, BadImage
 from library.data.records import ImageRecord, Place, PreparedDataset
 from library.errors import UserError

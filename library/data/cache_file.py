@@ -1,40 +1,35 @@
 """The file that holds one image's latents: its name, its keys, and the fingerprint that tells whether it still fits."""
 from __future__ import annotations
 
-import hashlib
 import json
-import zipfile
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from library.checkpoint.files import atomic_write
-from library.errors import UserError
+from library.data.entry_file import UNREADABLE, EntryKind
 
 VERSION = 1  # of how latents are made; raised when they come out differently for the same settings
 LATENT_KEYS = ("latents", "latents_mean", "latents_std")
 FLIPPED_KEYS = tuple(f"{key}_flipped" for key in LATENT_KEYS)
 OWN_KEYS = {*LATENT_KEYS, *FLIPPED_KEYS, "original_size", "crop_ltrb", "alpha_mask", "fingerprint"}
-NO_FINGERPRINT = "without a fingerprint, which tells what they were made from"
-# What numpy and zipfile raise of a file that is torn, is something else, or lacks a key.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, zlib.error, zipfile.BadZipFile)
-# What is wrong with an entry whose fingerprint differs in this part; the first that differs is named.
-REASONS = {
-    "version": "made by another version",
-    "file": "made from another image",
-    "bytes": "made before the image changed",
-    "modified_ns": "made before the image changed",
-    "bucket": "made for another resolution or bucket",
-    "resized": "made for another resolution or bucket",
-    "interpolation": "made with another resize_interpolation",
-    "alpha_mask": "made with another alpha_mask",
-    "mask": "made with another mask",
-    "vae": "made with another VAE",
-}
+KIND = EntryKind(
+    "latent cache",
+    "cache_latents",
+    {
+        "version": "made by another version",
+        "file": "made from another image",
+        "bytes": "made before the image changed",
+        "modified_ns": "made before the image changed",
+        "bucket": "made for another resolution or bucket",
+        "resized": "made for another resolution or bucket",
+        "interpolation": "made with another resize_interpolation",
+        "alpha_mask": "made with another alpha_mask",
+        "mask": "made with another mask",
+        "vae": "made with another VAE",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -67,48 +62,15 @@ def file_facts(path: Path) -> dict[str, str | int]:
     return {"file": path.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
-def digest(text: str) -> int:
-    """64 bits that stand for a text."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
-
-
 def why_unusable(path: Path, fingerprint: str, flipped: bool, masked: bool) -> str | None:
-    """None if the entry can be used, else what is wrong with it. Reads the list of its contents, not the latents."""
-    if not path.exists():
-        return "not made yet"
-    try:
-        with np.load(path, allow_pickle=False) as entry:
-            keys = set(entry.files)
-            found = str(entry["fingerprint"]) if "fingerprint" in keys else None
-    except UNREADABLE:
-        return "damaged"
-    if found is None:
-        return NO_FINGERPRINT
-    if found != fingerprint:
-        return difference(found, fingerprint, REASONS)
-    needed = {*LATENT_KEYS, *(FLIPPED_KEYS if flipped else ()), *(("alpha_mask",) if masked else ())}
-    return None if needed <= keys else "without the flipped version or the mask"
-
-
-def difference(found: str, wanted: str, reasons: Mapping[str, str]) -> str:
-    """The reason of the first part in which two fingerprints differ."""
-    try:
-        facts, wanted_facts = json.loads(found), json.loads(wanted)
-        return next(reason for key, reason in reasons.items() if facts.get(key) != wanted_facts.get(key))
-    except (ValueError, AttributeError, StopIteration):
-        return "with an unknown fingerprint"
+    """None if the entry can be used, else what is wrong with it."""
+    keys = {*LATENT_KEYS, *(FLIPPED_KEYS if flipped else ()), *(("alpha_mask",) if masked else ())}
+    return KIND.why_unusable(path, fingerprint, keys, lacking="without the flipped version or the mask")
 
 
 def write_entry(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an entry, whole or not at all. What other tools keep in the file under keys of their own stays."""
-    arrays = {**_foreign_arrays(path), **arrays}
-    try:
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the keys for its own options
-    except OSError as error:
-        reason = error.strerror or str(error)
-        remedy = "make room or mend the rights, or use cache_latents without cache_latents_to_disk"
-        raise UserError(f"latent cache {path} cannot be written: {reason}; {remedy}") from error
+    KIND.write(path, {**_foreign_arrays(path), **arrays})
 
 
 def _foreign_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -121,17 +83,9 @@ def _foreign_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def read_entry(path: Path, flipped: bool, masked: bool, fingerprint_digest: int | None) -> Latents:
     """The latents of one image. `fingerprint_digest`: of what the entry must still be made from; None trusts what is there."""
-    try:
-        with np.load(path, allow_pickle=False) as entry:
-            if fingerprint_digest is not None and digest(str(entry["fingerprint"])) != fingerprint_digest:
-                raise UserError(
-                    f"latent cache {path} was replaced while this run uses it, perhaps by a run with other settings; "
-                    "give each run its own copy of the folder, or use cache_latents without cache_latents_to_disk"
-                )
-            mean, std = _posterior(entry, "_flipped" if flipped else "")
-            mask = np.rint(entry["alpha_mask"] * 255).astype(np.uint8) if masked else None
-    except UNREADABLE as error:
-        raise UserError(f"latent cache {path} cannot be read ({error}); delete it: the next run makes it again") from error
+    with KIND.opened(path, fingerprint_digest) as entry:
+        mean, std = _posterior(entry, "_flipped" if flipped else "")
+        mask = np.rint(entry["alpha_mask"] * 255).astype(np.uint8) if masked else None
     return Latents(mean, std, mask[:, ::-1] if mask is not None and flipped else mask)
 
 

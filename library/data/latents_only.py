@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from library.data.cache_file import UNREADABLE
+from library.data.entry_file import UNREADABLE
 from library.data.records import Size
 from library.errors import UserError
 
@@ -40,7 +40,7 @@ def latents_by_stem(files: Iterable[str], suffix: str | None) -> dict[str, list[
 
 
 def read_facts(path: str, flipped: bool, masked: bool) -> LatentsOnly:
-    """Reads the headers of the arrays, not the arrays. UserError says what is missing, without naming the file."""
+    """UserError says what is wrong with the file. All of it is read, for nothing could replace what turns out to be damaged later."""
     needed = ["latents", "original_size", *(["latents_flipped"] if flipped else []), *(["alpha_mask"] if masked else [])]
     try:
         with np.load(path, allow_pickle=False) as entry:
@@ -48,6 +48,8 @@ def read_facts(path: str, flipped: bool, masked: bool) -> LatentsOnly:
             if missing:
                 raise UserError(f"{path} lack {', '.join(missing)}")
             width, height = (int(side) for side in entry["original_size"])
+            if spoilt := entry.zip.testzip():
+                raise UserError(f"{path} are damaged (in {spoilt})")
         shapes = [_shape(path, key) for key in needed if key.startswith("latents")]
     except UNREADABLE as error:
         raise UserError(f"{path} cannot be read ({error})") from error

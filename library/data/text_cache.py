@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from library.data.cache import CacheReport, Distinctions
 from library.data.captions import is_dropped, process_caption
 from library.data.records import ImageRecord, Place, PreparedDataset
-from library.data.text_cache_file import Arrays, entry_path, fingerprint_of, key_of, read_entry, why_unusable
+from library.data.text_cache_file import KIND, Arrays, entry_path, fingerprint_of, key_of, read_entry
 from library.data.text_layout import TextLayout
 from library.errors import UserError
 from library.seeding import python_random
@@ -116,7 +116,7 @@ class TextCache:
             return None if path.exists() else "not made yet"
         captions = self.captions(place)
         keys = [key_of(key, number) for key in self.settings.layout.keys for number in range(len(captions))]
-        return why_unusable(path, fingerprint_of(captions, self.settings.source), keys)
+        return KIND.why_unusable(path, fingerprint_of(captions, self.settings.source), keys)
 
     def keep(self, caption: str, arrays: Arrays) -> None:
         """Hold an encoded caption in memory."""

@@ -17,7 +17,7 @@ from library.data.images import fit_image, read_image
 from library.data.pixels import model_input
 from library.errors import UserError
 from library.types import Posterior
-from tests.data.tiny_datasets import SIZES, cache_settings, encode, prepare, subset_of, write_image, write_images
+from tests.data.tiny_datasets import SIZES, cache_settings, encode, prepare, spoil_inside, subset_of, write_image, write_images
 
 
 @pytest.fixture
@@ -123,6 +123,10 @@ def stale_empty(folder):
     next(folder.glob("1_*.npz")).write_bytes(b"")
 
 
+def stale_inside(folder):
+    spoil_inside(next(folder.glob("1_*.npz")), "latents_std")
+
+
 def stale_future(folder):
     path = next(folder.glob("1_*.npz"))
     np.savez(path, **{**contents(path), "fingerprint": np.array("v9:3f2a")})
@@ -138,6 +142,7 @@ def stale_renamed(folder):
         (stale_image, "made before the image changed"),
         (stale_torn, "damaged"),
         (stale_empty, "damaged"),
+        (stale_inside, "damaged"),
         (stale_future, "unknown fingerprint"),
         (stale_renamed, "made from another image"),
     ],
@@ -226,8 +231,9 @@ def test_an_entry_that_another_run_replaced_is_not_used(folder):
 
 def test_touching_an_image_during_the_run_is_no_concern_of_the_run(folder):
     cache, _ = fill_counting(prepare(subset_of(folder)))
+    before = cache.read((0, 1), False)
     stale_image(folder)
-    cache.read((0, 1), False)
+    np.testing.assert_array_equal(cache.read((0, 1), False).mean, before.mean)
 
 
 def test_bad_latents_name_their_images_and_leave_no_files(folder):

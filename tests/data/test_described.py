@@ -16,7 +16,7 @@ from library.data.pixels import fixed_pixels
 from library.data.sources import prepare_datasets
 from library.errors import UserError
 from tests.data.test_dataset import batches_of
-from tests.data.tiny_datasets import cache_settings, encode, write_image
+from tests.data.tiny_datasets import cache_settings, encode, spoil_inside, write_image
 
 
 def describe(folder: Path, content: object, name: str = "meta.json") -> Path:
@@ -288,6 +288,9 @@ def test_torn_latents_and_latents_that_are_not_asked_for(tmp_path):
         prepare_datasets([settings])
     with pytest.raises(UserError, match="there is no such picture"):  # those of another family
         prepare_datasets([settings], latent_suffix="_sdxl")
+    spoil_inside(entry, "latents_mean")
+    with pytest.raises(UserError, match=r"its latents .* are damaged \(in latents_mean"):
+        prepare_datasets([settings], latent_suffix="_sd")
     entry.write_bytes(entry.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read"):
         prepare_datasets([settings], latent_suffix="_sd")

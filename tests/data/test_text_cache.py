@@ -19,7 +19,7 @@ from library.data.text_layout import TextLayout
 from library.errors import UserError
 from library.seeding import torch_generator
 from library.types import Conditioning
-from tests.data.tiny_datasets import SIZES, prepare, subset_of, write_images
+from tests.data.tiny_datasets import SIZES, prepare, spoil_inside, subset_of, write_images
 
 ONE = TextLayout("_sd_te", ("hidden_state",), (4,))
 TWO = TextLayout("_te_outputs", ("hidden_state1", "hidden_state2"), (4, 6), "pool2")
@@ -134,6 +134,10 @@ def stale_empty(folder):
     (folder / "1_sd_te.npz").write_bytes(b"")
 
 
+def stale_inside(folder):
+    spoil_inside(folder / "1_sd_te.npz", "hidden_state")
+
+
 def stale_foreign(folder):
     np.savez(folder / "1_sd_te.npz", hidden_state=np.zeros((3, 4), np.float32))
 
@@ -158,6 +162,7 @@ def stale_robbed(folder):
         (stale_caption, "made from other captions"),
         (stale_torn, "damaged"),
         (stale_empty, "damaged"),
+        (stale_inside, "damaged"),
         (stale_foreign, "without a fingerprint"),
         (stale_future, "with an unknown fingerprint"),
         (stale_renamed, "made from other captions"),

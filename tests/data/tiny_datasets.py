@@ -32,6 +32,14 @@ def write_image(path: Path, size: tuple[int, int], seed: int, alpha: bool = Fals
     Image.fromarray(np.dstack([pixels, pixels[..., 0]]) if alpha else pixels).save(path)
 
 
+def spoil_inside(entry: Path, key: str) -> None:
+    """Change one bit of an array in a cache file, which stays whole in all else."""
+    content = bytearray(entry.read_bytes())
+    with np.load(entry) as arrays:
+        content[content.index(arrays[key].tobytes()) + 5] ^= 1
+    entry.write_bytes(content)
+
+
 def subset_of(folder: Path, **options) -> SubsetSettings:
     caption = CaptionSettings(**options.pop("caption", {}))
     return SubsetSettings(image_dir=folder, caption_extension=".txt", caption=caption, where=f"subset {folder.name}", **options)

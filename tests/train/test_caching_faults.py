@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.tiny_datasets import spoil_inside
 from tests.train.runs import IMAGES, KILL, Strike, Workshop, make_workshop, tensors_hash, write_picture
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
@@ -51,6 +52,20 @@ def test_killed_while_caching_and_run_again(workshop, unbroken, strike):
     assert weights(workshop, name) == unbroken
     assert len(list(pictures.glob("*.npz"))) == IMAGES
     assert not list(pictures.glob(".*"))
+
+
+def test_entries_that_a_disk_has_spoilt_are_made_again(workshop):
+    pictures = own_pictures(workshop, "spoilt")
+    text = {"cache_text_encoder_outputs": True, "cache_text_encoder_outputs_to_disk": True, "network_train_unet_only": True}
+    options = {"train_data_dir": str(pictures.parent), **CACHED, **text}
+    assert workshop.train("whole", **options).code == 0
+    spoil_inside(pictures / "2_0064x0064_sd.npz", "latents_mean")
+    spoil_inside(pictures / "3_sd_te.npz", "hidden_state")
+    outcome = workshop.train("spoilt", **options)
+    assert outcome.code == 0, outcome.output
+    assert f"latents: {IMAGES - 1} images from the cache, 1 encoded (1 damaged)" in outcome.output
+    assert f"text encoder outputs: {IMAGES - 1} captions from the cache, 1 encoded (1 damaged)" in outcome.output
+    assert weights(workshop, "spoilt") == weights(workshop, "whole")
 
 
 @pytest.mark.parametrize(
