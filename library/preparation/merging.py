@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from library.config.declare import option
+from library.config.tool import positional
 from library.data.caption_files import caption_lines
 from library.data.wording import shortened
 from library.errors import UserError
@@ -19,21 +21,20 @@ _USUAL_EXTENSIONS = (".caption", ".txt", ".cap", ".text", ".tags")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merge:
+class MergeOptions:
     """What is merged from where to where."""
 
-    field: str  # of an entry: "caption" or "tags"
-    train_data_dir: str
-    in_json: str | None
-    out_json: str
-    caption_extension: str
-    full_path: bool
-    recursive: bool
-    debug: bool
+    train_data_dir: str = positional("Folder of the images and of the text files beside them.")
+    out_json: str = positional("Metadata file to write; if it exists it is read, completed and kept as .bak.")
+    in_json: str | None = option(None, "Metadata file to start from.")
+    caption_extension: str = option(".caption", "Extension of the text files.")
+    full_path: bool = option(False, "Name new images by their whole path, not by their path from train_data_dir.")
+    recursive: bool = option(False, "Search the folders below train_data_dir, too.")
+    debug: bool = option(False, "Print each image with what is merged.")
 
 
-def merge(settings: Merge) -> None:
-    """Merge and say what was done. Metadata of other images and other fields stays as it is."""
+def merge(settings: MergeOptions, field: str) -> None:
+    """Merge into one field of entries, "caption" or "tags", and say what was done. All other metadata stays as it is."""
     out = Path(settings.out_json)
     check_writable(out)
     extension = with_dot(settings.caption_extension)
@@ -41,15 +42,15 @@ def merge(settings: Merge) -> None:
     tree.check_names()
     entries = read_sources(settings.in_json, settings.out_json)
     keys = ImageKeys(entries, tree.root, tree.images, settings.in_json or settings.out_json)
-    texts = _read_texts(tree, extension, settings.field)
+    texts = _read_texts(tree, extension, field)
     for image, text in texts.items():
         key = keys.key_of(image, settings.full_path)
-        entries.setdefault(key, {})[settings.field] = text
+        entries.setdefault(key, {})[field] = text
         if settings.debug:
             print(f"{key}: {text}")
     write_metadata(out, entries)
     without = len(tree.images) - len(texts)
-    print(f"{out}: {settings.field} of {len(texts)} images merged; {without} images have no {extension} file")
+    print(f"{out}: {field} of {len(texts)} images merged; {without} images have no {extension} file")
 
 
 def _read_texts(tree: ImageTree, extension: str, field: str) -> dict[Path, str]:
