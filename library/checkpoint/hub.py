@@ -57,7 +57,7 @@ class Hub:
 
     def reason(self, error: Exception) -> str:
         """The error in one line, without the token."""
-        return _reason(error, self._options.huggingface_token)
+        return reason_of(error, self._options.huggingface_token)
 
 
 def is_final(error: Exception) -> bool:
@@ -98,7 +98,7 @@ def fetch_state(resume: str, options: HubOptions) -> Path:
             token=options.huggingface_token,
         )  # fmt: skip
     except Exception as error:  # the hub's own errors, and those of whichever network library its version uses
-        raise UserError(f"resume {resume} cannot be downloaded: {_reason(error, options.huggingface_token)}") from error
+        raise UserError(f"resume {resume} cannot be downloaded: {reason_of(error, options.huggingface_token)}") from error
     found = Path(root, *path)
     if not found.is_dir():
         where = f"{repo_id} at {revision}" if revision else repo_id
@@ -106,7 +106,8 @@ def fetch_state(resume: str, options: HubOptions) -> Path:
     return found
 
 
-def _reason(error: Exception, given: str | None) -> str:
+def reason_of(error: Exception, given: str | None = None) -> str:
+    """An error of the hub's library in one line, without the token: the one given, or that of this machine."""
     from huggingface_hub import get_token
 
     token = given or get_token()  # the second one: of HF_TOKEN or `hf auth login`

@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from library.checkpoint.hub import reason_of
 from library.errors import UserError
 from library.families.diffusers_folder import PART_NAMES, weight_files
 from library.families.weight_files import WEIGHT_SUFFIXES
@@ -41,5 +42,5 @@ def _download(model_id: str, option: str, patterns: list[str], ignored: list[str
     try:
         return Path(snapshot_download(model_id, allow_patterns=patterns, ignore_patterns=ignored))
     except Exception as error:  # the hub's own errors, and those of whichever network library its version uses
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{option}: {model_id}: no such file or folder here, and the Hugging Face hub says: {reason}") from error
+        said = f"no such file or folder here, and the Hugging Face hub says: {reason_of(error)}"
+        raise UserError(f"{option}: {model_id}: {said}") from error

@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from library.checkpoint.hub import reason_of
 from library.errors import UserError
 from library.families.locate import HUB_ID
 
-_MOST_WORDS = 300  # letters of the hub's own
 _DESCRIPTIONS = ("*.json", "*.txt")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # the first kind that the hub has is fetched
 
@@ -35,5 +35,4 @@ def fetch(model_id: str, flag: str, patterns: Sequence[str], folder: Path | None
             HfApi().model_info(model_id)  # where it cannot be reached, snapshot_download is content with what is there
         return Path(snapshot_download(model_id, allow_patterns=list(patterns), local_dir=folder, force_download=force))
     except Exception as error:  # the hub's own errors, and those of whichever network library its version uses
-        reason = " ".join(str(error).split())[:_MOST_WORDS] or type(error).__name__
-        raise UserError(f"{flag}: {model_id} cannot be downloaded: {reason}") from error
+        raise UserError(f"{flag}: {model_id} cannot be downloaded: {reason_of(error)}") from error
