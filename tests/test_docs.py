@@ -105,7 +105,7 @@ def toml_blocks(name: str, folder: Path) -> list[dict[str, Any]]:
     return [read_toml(file, "example") for file in files]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/train_network.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/train_network.md", "docs/train_db.md", "docs/fine_tune.md"])
 def test_examples_of_config_files_hold(name: str, tmp_path: Path) -> None:
     blocks = toml_blocks(name, tmp_path)
     assert blocks

@@ -36,15 +36,25 @@ class Entry:
 
 
 def fingerprint(path: Path) -> str:
-    """Recognises a file, wherever it is copied to: SHA-256 of its size and both ends."""
-    path = path / STATE_FILE if path.is_dir() else path
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(SAMPLED))
-        file.seek(max(0, size - SAMPLED))
-        digest.update(file.read(SAMPLED))
+    """Recognises a file or a folder, wherever it is copied to: SHA-256 of sizes and both ends of files."""
+    digest = hashlib.sha256()
+    for file_path in _telling_files(path):
+        size = file_path.stat().st_size
+        digest.update(str(size).encode())
+        with file_path.open("rb") as file:
+            digest.update(file.read(SAMPLED))
+            file.seek(max(0, size - SAMPLED))
+            digest.update(file.read(SAMPLED))
     return digest.hexdigest()
+
+
+def _telling_files(path: Path) -> list[Path]:
+    """A file itself; of a state folder the one with the hashes of the others; of another folder all."""
+    if not path.is_dir():
+        return [path]
+    if (path / STATE_FILE).is_file():
+        return [path / STATE_FILE]
+    return sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
 
 
 def size_on_disk(path: Path) -> int:

@@ -60,13 +60,12 @@ class TrainingFacts:
     optimizer_description: str  # module.Class(argument=value,...)
     base_model_version: str  # "sd_v1", ...
     architecture: str  # as modelspec names the base: "stable-diffusion-v1", ...
-    artefact: str  # what is saved: "lora", ...
+    artefact: str | None  # what is saved: "lora", "textual-inversion"; None: a whole model
     prediction_type: str  # "epsilon" or "v"
     default_resolution: tuple[int, int]  # (width, height) of the base model
     held_out_images: int = 0
     model_hashes: ModelHashes | None = None  # of `model_hashes`
     vae_hashes: ModelHashes | None = None
-    implementation: str = "diffusers"
 
 
 def file_metadata(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from library.config.options import NoiseOptions
 
 SPECIFICATION = "1.0.1"
-TITLES = {"lora": "LoRA", "textual-inversion": "TextualInversion"}  # of untitled and unnamed files, by artefact
+ORIGINAL = "https://github.com/Stability-AI/generative-models"
+TITLES = {"lora": "LoRA", "textual-inversion": "TextualInversion", None: "Checkpoint"}  # of untitled and unnamed files, by artefact
 DESCRIPTIVE = (
     "author", "description", "license", "tags", "usage_hint", "merged_from", "trigger_phrase", "preprocessor",
     "is_negative_embedding",
@@ -26,11 +27,11 @@ def modelspec(facts: TrainingFacts, saved_at: float) -> dict[str, str]:
     """The fields of a file saved at this time (seconds since 1970); those without a value are left out."""
     settings, options = facts.settings, facts.settings.metadata
     width, height = settings.data.resolution or facts.default_resolution
-    untitled = f"{TITLES.get(facts.artefact, 'Checkpoint')}@{int(saved_at)}"
+    untitled = f"{TITLES[facts.artefact]}@{int(saved_at)}"
     fields: dict[str, Any] = {
         "sai_model_spec": SPECIFICATION,
-        "architecture": f"{facts.architecture}/{facts.artefact}",
-        "implementation": facts.implementation,
+        "architecture": f"{facts.architecture}/{facts.artefact}" if facts.artefact else facts.architecture,
+        "implementation": _implementation(facts),
         "title": options.metadata_title or settings.saving.output_name or untitled,
         "resolution": f"{width}x{height}",
         "date": datetime.fromtimestamp(int(saved_at)).isoformat(),
@@ -53,6 +54,12 @@ def thumbnail_url(thumbnail: str) -> str | None:
         return None
     kind = mimetypes.guess_type(path.name)[0] or "image/jpeg"
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+
+
+def _implementation(facts: TrainingFacts) -> str:
+    """Networks of SD 1.x and 2.x fit the names of Diffusers; the other files have those of the original."""
+    is_sdxl = facts.architecture.startswith("stable-diffusion-xl")
+    return "diffusers" if facts.artefact == "lora" and not is_sdxl else ORIGINAL
 
 
 def _timestep_range(noise: NoiseOptions) -> str | None:

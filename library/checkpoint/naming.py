@@ -63,8 +63,13 @@ def base_name(output_name: str | None, point: SavePoint) -> str:
 
 
 def weights_name(options: SavingOptions, point: SavePoint) -> str:
-    """The file of the trained weights."""
-    return f"{base_name(options.output_name, point)}.{options.save_model_as}"
+    """The file of the trained weights, or the folder, for whole models in Diffusers layout."""
+    name = base_name(options.output_name, point)
+    return name if saves_folders(options) else f"{name}.{options.save_model_as}"
+
+
+def saves_folders(options: SavingOptions) -> bool:
+    return options.save_model_as in ("diffusers", "diffusers_safetensors")
 
 
 def state_name(options: SavingOptions, point: SavePoint) -> str:

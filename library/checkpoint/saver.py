@@ -16,6 +16,7 @@ from library.checkpoint.naming import (
     SavePoint,
     due_points,
     retention_bound,
+    saves_folders,
     state_due,
     state_name,
     weights_name,
@@ -40,7 +41,7 @@ class Report(Protocol):
 class Sources:
     """Where the saver gets what it saves."""
 
-    write_weights: Callable[[Path, torch.dtype | None, dict[str, str]], None]  # dtype None: as the weights are trained
+    write_weights: Callable[[Path, torch.dtype | None, dict[str, str]], None]  # a file, or an empty folder; dtype None: as trained
     write_state: Callable[[Path, SavePoint], None]  # fills an empty folder
     metadata: Callable[[SavePoint], dict[str, str]]
     has_nan: Callable[[], bool]
@@ -168,12 +169,11 @@ class Saver:
         """Writes beside `path`; once that is complete a stranger's file is set aside, our own is replaced."""
         placing = _Placing(self.ledger, path, kind, point)
         try:
-            if kind == "weights":
-                metadata = self.sources.metadata(point)
-                with atomic_write(path, before_rename=placing.make_way) as temporary:
-                    self.sources.write_weights(temporary, self._dtype, metadata)
-            else:
-                with atomic_directory(path, before_rename=placing.make_way) as temporary:
+            whole = atomic_directory if kind == "state" or saves_folders(self.options) else atomic_write
+            with whole(path, before_rename=placing.make_way) as temporary:
+                if kind == "weights":
+                    self.sources.write_weights(temporary, self._dtype, self.sources.metadata(point))
+                else:
                     self.sources.write_state(temporary, point)
             return placing.finish()
         except BaseException:

@@ -2,6 +2,7 @@
 
 from library.config.options import (
     DataOptions,
+    FullOptions,
     LoggingOptions,
     LossOptions,
     MetadataOptions,
@@ -16,6 +17,6 @@ from library.config.options import (
 )
 
 __all__ = [
-    "DataOptions", "LoggingOptions", "LossOptions", "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions",
+    "DataOptions", "FullOptions", "LoggingOptions", "LossOptions", "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions",
     "OptimizerOptions", "SamplingOptions", "SavingOptions", "SchedulerOptions", "TrainingOptions",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from library.config.scripts import TRAIN_DB
 from library.config.settings import Settings, options_for
 from library.errors import UserError
 
@@ -105,6 +106,10 @@ def _not_for_words(option: str) -> Rule:
     )
 
 
+def _for_trained_text(option: str) -> Rule:
+    return Rule(option, lambda s: s.changed(option) and not _trains_text_encoder(s), "the text encoder is not trained; remove this")
+
+
 def _too_late(settings: Settings) -> bool:
     """Whether the run would begin where it ends."""
     begins, training = settings.saving, settings.training
@@ -123,6 +128,9 @@ def _more_multipliers_than_files(settings: Settings) -> bool:
 
 
 def _trains_text_encoder(settings: Settings) -> bool:
+    if settings.script.method == "full":
+        stop = settings.full.stop_text_encoder_training
+        return (settings.full.train_text_encoder or settings.script == TRAIN_DB) and (stop is None or stop > 0)
     return not (settings.script.method == "adapter" and settings.network.network_train_unet_only)
 
 
@@ -175,6 +183,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # precision and memory
     *map(_needs_narrow_numbers, ("fp8_base", "fp8_base_unet")),
+    _excludes("fp8_base", "block_lr", "blocks that are not trained would be saved in 8 bits; remove one of them"),
     _excludes("fp8_base_unet", "fp8_base", "fp8_base keeps the U-Net in 8 bits too; remove one of them"),
     _excludes("xformers", "sdpa", "both say which attention to use; remove one of them"),
     _excludes("xformers", "mem_eff_attn", "both say which attention to use; remove one of them"),
@@ -195,6 +204,13 @@ RULES: tuple[Rule, ...] = (
     *map(_fused_unscaled, ("fused_backward_pass", "fused_optimizer_groups")),
     _needs("ema_decay", "ema"),
     _needs("ema_samples", "ema"),
+    # what is trained
+    Rule(
+        "stop_text_encoder_training",
+        lambda s: s.changed("stop_text_encoder_training") and not s.full.train_text_encoder and s.script != TRAIN_DB,
+        "the text encoder is not trained in any case; write train_text_encoder = true, or remove this",
+    ),
+    *map(_for_trained_text, ("learning_rate_te", "learning_rate_te1", "learning_rate_te2")),
     # network
     _excludes("network_train_unet_only", "network_train_text_encoder_only", "nothing would be left to train; remove one of them"),
     _excludes("text_encoder_lr", "network_train_unet_only", "the text encoder is not trained; remove one of them"),
@@ -287,7 +303,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
         "cache_text_encoder_outputs",
         lambda s: s.data.cache_text_encoder_outputs and _trains_text_encoder(s),
         "the text encoder is trained, so what it makes of a caption changes; add network_train_unet_only = true, or "
-        "remove cache_text_encoder_outputs and cache_text_encoder_outputs_to_disk",
+        "remove cache_text_encoder_outputs and cache_text_encoder_outputs_to_disk; of a whole model, train the U-Net only",
     ),
 )
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NewType
+
+Numbers = NewType("Numbers", tuple[float, ...])  # written in one text, separated by commas
 
 
 class WrongKind(ValueError):
@@ -81,6 +83,10 @@ def _range_from_text(text: str) -> tuple[float, float]:
     if len(ends) != 2:
         raise WrongKind
     return ends[0], ends[1]
+
+
+def _numbers_from_text(text: str) -> tuple[float, ...]:
+    return tuple(_float_from_text(number) for number in text.split(","))
 
 
 def _is_number(value: Any) -> bool:
@@ -162,6 +168,10 @@ def _floats(value: Any) -> tuple[float, ...]:
     return tuple(_float(item) for item in (value if isinstance(value, list) else [value]))
 
 
+def _numbers(value: Any) -> tuple[float, ...]:
+    return _numbers_from_text(value) if isinstance(value, str) else _floats(value)
+
+
 def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WrongKind
@@ -189,5 +199,6 @@ KINDS: dict[Any, Kind] = {
     tuple[float, ...]: Kind("float", "a number or a list of numbers", _float_from_text, _floats, many=True),
     tuple[int, int]: Kind("str", 'a size such as 512 or "512,768" (width,height)', _resolution_from_text, _resolution),
     tuple[float, float]: Kind("str", 'two numbers such as "2.0,4.0"', _range_from_text, _range),
+    Numbers: Kind("str", 'numbers separated by commas, such as "0.1,0,0.1"', _numbers_from_text, _numbers),
     dict[str, Any]: Kind("table", "a table", _no_text, _table),
 }

@@ -25,9 +25,6 @@ IMPOSSIBLE = {
 
 # Options of other training scripts only, not declared here.
 OTHER_SCRIPTS = {
-    "train_db.py": "learning_rate_te stop_text_encoder_training use_safetensors",
-    "fine_tune.py": "train_text_encoder",
-    "sdxl_train.py": "block_lr learning_rate_te1 learning_rate_te2",
     "sdxl_train_network.py": "disable_mmap_load_safetensors",
     "flux_train_network.py": "ae apply_t5_attn_mask blocks_to_swap clip_l controlnet_model_name_or_path discrete_flow_shift "
     "guidance_scale logit_mean logit_std mode_scale model_prediction_type model_type sigmoid_scale split_mode t5xxl "
@@ -40,7 +37,7 @@ _SCRIPT_OF = {name: script for script, names in OTHER_SCRIPTS.items() for name i
 
 def explain_unknown(name: str, script: Script) -> str:
     """What to say of a flag (without its dashes) or a key that this script does not have."""
-    if name in NOT_BUILT:
+    if name in NOT_BUILT or _SCRIPT_OF.get(name) == script.name:
         return "known, not built yet"
     if name in IMPOSSIBLE:
         return IMPOSSIBLE[name]

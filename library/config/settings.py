@@ -13,6 +13,7 @@ from library.config.options import (
     TOPICS,
     DataOptions,
     EmbeddingOptions,
+    FullOptions,
     HubOptions,
     LoggingOptions,
     LossOptions,
@@ -55,6 +56,7 @@ class Settings:
     model: ModelOptions = ModelOptions()
     network: NetworkOptions = NetworkOptions()
     embedding: EmbeddingOptions = EmbeddingOptions()
+    full: FullOptions = FullOptions()
     data: DataOptions = DataOptions()
     noise: NoiseOptions = NoiseOptions()
     loss: LossOptions = LossOptions()

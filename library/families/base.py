@@ -1,7 +1,7 @@
 """The one seam between the loop and what the model is: what a family of models can do."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -104,10 +104,13 @@ class Family(Protocol):
         dtype: torch.dtype | None,
         metadata: Mapping[str, str],
         done: tuple[int, int] = (0, 0),
+        trained: Collection[str] | None = None,
     ) -> None:
         """Write the whole model to `path`: a file, or a folder that is there and empty or is not there.
 
         Tensors of the checkpoint's file that are no part of the model go into a single file as they are. `dtype`: of the model's
         tensors; None leaves each in its own. `metadata`: of a .safetensors file. `done`: the epochs and steps that were trained,
-        which a .ckpt file counts. Where `path` must appear whole or not at all, give the path of a temporary file or folder.
+        which a .ckpt file counts. `trained`: the parts (unet, text_encoder, ...) that are no longer the checkpoint's, None for all;
+        the others, which memory may hold in fewer bits, are written as the checkpoint has them. Where `path` must appear whole or
+        not at all, give the path of a temporary file or folder.
         """

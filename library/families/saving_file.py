@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from library.families.clip import ClipEncoder
 from library.families.reading import CONFIG_KEY
 from library.families.single_file import FilePart
 from library.families.source import ModelSource, Place, Places
-from library.families.weight_files import Shapes, read_beside, read_shapes, tensor_reader
+from library.families.weight_files import Shapes, read_beside, read_shapes, stored_tensors, tensor_reader
 
 UNTOLD_BY_A_TEXT_ENCODER = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 NEVER_NEEDED = ("sample_size",)  # of a configuration, to build the module
@@ -32,6 +32,7 @@ class Model:
     modules: Mapping[str, nn.Module]  # unet, text_encoder, ..., vae
     parts: Mapping[str, FilePart]
     source: ModelSource | None  # None: made and not loaded
+    trained: Collection[str] | None = None  # the parts that are no longer the source's; None: all
     invented: Callable[[Tensors], Tensors] = lambda tensors: {}  # what files have and modules have not
 
     @property
@@ -39,6 +40,15 @@ class Model:
         """The single file that the model came from, if it still is there."""
         path = self.source.path if self.source else None
         return path if path is not None and path.is_file() else None
+
+    def state(self, name: str) -> Mapping[str, Tensor]:
+        """The tensors of a part: those in memory, or as the source has them, for memory may hold a frozen part in fewer bits."""
+        own = self.modules[name].state_dict()
+        source = self.source.parts.get(name) if self.source else None
+        if self.trained is None or name in self.trained or source is None or not all(file.is_file() for file in source.files):
+            return own
+        stored = dict(stored_tensors(source.files, {source.places[key].name for key in own}))
+        return {key: source.places[key].read(stored[source.places[key].name]).reshape(own[key].shape) for key in own}
 
 
 def save_file(
@@ -60,8 +70,8 @@ def single_file_tensors(model: Model, dtype: torch.dtype | None) -> Tensors:
     """All tensors of the file. What the original holds beside the model stays as it is there."""
     stored = read_shapes(model.original) if model.original else {}
     tensors: Tensors = {}
-    for name, module in model.modules.items():
-        state = module.state_dict()
+    for name in model.modules:
+        state = model.state(name)
         tensors |= _placed(state, _places(model, name, state), stored, dtype)
     if model.original is None:
         return tensors | model.invented(tensors)

@@ -14,7 +14,7 @@ from torch import nn
 from library.checkpoint.weights_file import outgoing, write_pickle, write_safetensors
 from library.families.clip import ClipEncoder
 from library.families.diffusers_folder import read_config
-from library.families.saving_file import Model
+from library.families.saving_file import Model, Tensors
 from library.families.tokenizers import VOCABULARY_FOLDER
 
 FORMAT = {"format": "pt"}  # without it transformers loads no safetensors file
@@ -36,7 +36,8 @@ def save_folder(model: Model, folder: Path, safe: bool, dtype: torch.dtype | Non
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in model.modules.items():
-        _save_module(module, folder / name, safe, dtype)
+        tensors = {key: outgoing(tensor, dtype) for key, tensor in model.state(name).items()}
+        _save_module(module, tensors, folder / name, safe)
     own = model.source.tokenizer_folders if model.source else {}
     for name, padding in facts.padding.items():
         _save_tokenizer(own.get(name), folder / name, padding)
@@ -45,9 +46,8 @@ def save_folder(model: Model, folder: Path, safe: bool, dtype: torch.dtype | Non
     _write_json(folder / "model_index.json", index)
 
 
-def _save_module(module: nn.Module, folder: Path, safe: bool, dtype: torch.dtype | None) -> None:
+def _save_module(module: nn.Module, tensors: Tensors, folder: Path, safe: bool) -> None:
     folder.mkdir()
-    tensors = {name: outgoing(tensor, dtype) for name, tensor in module.state_dict().items()}
     stem, pickled_stem = "diffusion_pytorch_model", "diffusion_pytorch_model"
     if isinstance(module, ClipEncoder):
         stem, pickled_stem = "model", "pytorch_model"

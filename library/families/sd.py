@@ -1,7 +1,7 @@
 """The family Stable Diffusion 1.x and 2.x. No module that is heavy to import is imported before the weights are asked for."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,12 +149,13 @@ class StableDiffusion:
         dtype: torch.dtype | None,
         metadata: Mapping[str, str],
         done: tuple[int, int] = (0, 0),
+        trained: Collection[str] | None = None,
     ) -> None:
         from library.families.saving import FolderFacts, Model, save_model
         from library.families.saving_openclip import invented_tensors
 
         modules = {"unet": parts.unet, "text_encoder": parts.text_encoders[0], "vae": parts.vae}
-        model = Model(modules, file_parts(self.name), self.source)
+        model = Model(modules, file_parts(self.name), self.source, trained)
         if self.name == V2:
             model = replace(model, invented=invented_tensors)
         scheduler = SCHEDULER | {"prediction_type": PREDICTION_TYPES[self.objective]}

@@ -1,7 +1,7 @@
 """The family Stable Diffusion XL. No module that is heavy to import is imported before the weights are asked for."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,7 @@ class StableDiffusionXL:
         dtype: torch.dtype | None,
         metadata: Mapping[str, str],
         done: tuple[int, int] = (0, 0),
+        trained: Collection[str] | None = None,
     ) -> None:
         from library.families.saving import FolderFacts, Model, save_model
 
@@ -161,7 +162,7 @@ class StableDiffusionXL:
         modules = {"unet": parts.unet, "text_encoder": first, "text_encoder_2": second, "vae": parts.vae}
         scheduler = SCHEDULER | {"prediction_type": PREDICTION_TYPES[self.objective]}
         facts = FolderFacts(INDEX, scheduler, {"tokenizer": None, "tokenizer_2": EXCLAMATION_MARK})
-        save_model(Model(modules, FILE_PARTS, self.source), facts, path, layout, dtype, metadata, done)
+        save_model(Model(modules, FILE_PARTS, self.source, trained), facts, path, layout, dtype, metadata, done)
 
 
 def from_folder(folder: Path, name: str, options: ModelOptions) -> StableDiffusionXL:

@@ -35,7 +35,7 @@ from library.families.detect import identify
 from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.train.memory import bytes_of_weight, check_memory_options
-from library.train.method import check_method
+from library.train.method import check_method, settings_for_family
 from library.train.trackers import check_trackers
 from library.train.validation_plan import ValidationPlan, plan_validation
 
@@ -85,7 +85,9 @@ class Plan:
 
     def memory_bytes(self) -> int:
         """A rough lower bound of what the weights alone take; activations depend on resolution and batch size."""
-        usual = BYTES_OF_DTYPE[self.settings.training.mixed_precision]
+        training = self.settings.training
+        in_full = self.settings.script.method == "full" and not (training.full_fp16 or training.full_bf16)
+        usual = BYTES_OF_DTYPE["no" if in_full else training.mixed_precision]
         counts = self.family.parameter_counts().items()
         return sum(count * bytes_of_weight(self.settings.memory, part, usual) for part, count in counts)
 
@@ -112,11 +114,13 @@ def make_plan(settings: Settings) -> Plan:
     """Check all that needs no model, and work out the plan. What is written comes first, and takes a fraction of a second."""
     written = collect(notes=lambda: check_settings(settings), datasets=lambda: _datasets(settings))
     found = _check_what_is_named(settings, written["datasets"])
-    notes = [*settings.notes, *written["notes"], *found["identify"].notes]
+    family: Family = found["identify"]
+    settings = settings_for_family(settings, family, written["datasets"])
+    notes = [*settings.notes, *written["notes"], *family.notes]
     resume: FoundState | None = found["resume"]
     seed = _seed(settings, resume, notes)
     prepared: list[PreparedDataset] = found["prepared"]
-    notes += check_method(settings, found["identify"], prepared)
+    notes += check_method(settings, family, prepared)
     _check_caches(settings.data, prepared)
     validation = plan_validation(settings, prepared, seed, resume.best if resume else None, notes)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -129,7 +133,7 @@ def make_plan(settings: Settings) -> Plan:
         settings=settings,
         seed=seed,
         world_size=world_size,
-        family=found["identify"],
+        family=family,
         prepared=prepared,
         validation=validation,
         report=data_report(prepared),

@@ -26,7 +26,7 @@ from library.train.console import ProgressBar
 from library.train.loop import NotFinite, train
 from library.train.loss_splits import LossSplits, named_folders
 from library.train.memory import prepare_model
-from library.train.method import make_method
+from library.train.method import load_dtype, make_method
 from library.train.plan import Plan
 from library.train.reactions import Reactions
 from library.train.record import RunRecord
@@ -65,9 +65,9 @@ class Run:
                 uploads = start_uploads(settings.hub, self.record.report, lambda: stop_request.wanted)
                 self.trackers += start_trackers(plan)
 
-        self.parts = plan.family.load(settings.model, self.runtime.frozen_dtype, self.runtime.device)
+        self.parts = plan.family.load(settings.model, load_dtype(settings, self.runtime), self.runtime.device)
         draw_class_images(plan, self.parts, self.runtime, self.record)
-        self.method: Method = make_method(settings, plan.seed, self.runtime.trained_dtype)
+        self.method: Method = make_method(settings, plan.family, plan.seed, self.runtime)
         self.method.attach(self.parts, plan.family.name)
         prepare_model(self.parts, settings.memory)
         self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups(), plan.seed)

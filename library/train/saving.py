@@ -16,6 +16,7 @@ from library.checkpoint.naming import Kind, SavePoint
 from library.checkpoint.saver import Saver, Sources
 from library.checkpoint.state import TrainingObjects, write_state
 from library.checkpoint.uploads import Uploads
+from library.config.settings import Settings
 from library.methods.base import Method
 from library.optim.average import WeightAverage
 from library.optim.optimizers import evaluation_weights, optimizer_description
@@ -24,6 +25,8 @@ from library.train.record import RunRecord
 from library.train.runtime import Runtime
 
 BYTES_OF_WEIGHT = 4
+BYTES_OF_PRECISION = {"float": 4, "fp16": 2, "bf16": 2}
+ARTEFACTS = {"adapter": "lora", "full": None, "embedding": "textual-inversion"}  # by method
 BYTES_OF_STATE = 12  # of a trained weight with two moments
 
 
@@ -46,18 +49,25 @@ def make_saver(
         return file_metadata(facts, point, time.time(), best_loss)
 
     trained = sum(parameter.numel() for group in objects.optimizer.param_groups for parameter in group["params"])
+    saved = sum(plan.family.parameter_counts().values()) if plan.settings.script.method == "full" else trained
     state_bytes = BYTES_OF_STATE + (BYTES_OF_WEIGHT if average else 0)
-    expected: dict[Kind, int] = {"weights": BYTES_OF_WEIGHT * trained, "state": state_bytes * trained}
+    expected: dict[Kind, int] = {"weights": _bytes_of_weight(plan.settings) * saved, "state": state_bytes * trained}
     check_space(plan, expected)
     ledger = Ledger(record.folder, plan.output_dir, identity.lineage, inherited_entries(plan.runs_folder, identity.lineage))
     sources = Sources(write_weights, write_folder, metadata, method.has_nan)
     return Saver(plan.settings.saving, plan.length, ledger, sources, record.report, expected, runtime.is_main, uploads)
 
 
+def _bytes_of_weight(settings: Settings) -> int:
+    sixteen = settings.training.full_fp16 or settings.training.full_bf16
+    return BYTES_OF_PRECISION[settings.saving.save_precision or ("fp16" if sixteen else "float")]
+
+
 def training_facts(plan: Plan, record: RunRecord) -> TrainingFacts:
     """What the metadata tells of the run."""
     settings, family = plan.settings, plan.family
-    hashed = not settings.network.no_metadata  # hashing a large model takes seconds
+    artefact = ARTEFACTS[settings.script.method]
+    hashed = artefact == "lora" and not settings.network.no_metadata  # hashing a large model takes seconds
     return TrainingFacts(
         settings=settings,
         session_id=int(plan.identity.lineage[:8], 16),
@@ -70,7 +80,7 @@ def training_facts(plan: Plan, record: RunRecord) -> TrainingFacts:
         optimizer_description=optimizer_description(settings.optimizer),
         base_model_version=family.base_model_version,
         architecture=family.modelspec_architecture,
-        artefact="textual-inversion" if settings.script.method == "embedding" else "lora",
+        artefact=artefact,
         prediction_type=family.objective,
         default_resolution=(family.default_resolution, family.default_resolution),
         held_out_images=plan.validation.held_out if plan.validation else 0,

@@ -303,7 +303,7 @@ def test_what_a_run_was_measured_by() -> None:
     assert (fields["ss_steps"], fields["ss_epoch"]) == ("150", "1")
 
 
-TITLES = {"lora": "LoRA", "textual-inversion": "TextualInversion", "anything": "Checkpoint"}
+TITLES = {"lora": "LoRA", "textual-inversion": "TextualInversion", None: "Checkpoint"}
 
 
 @pytest.mark.parametrize(("artefact", "title"), TITLES.items())

@@ -127,6 +127,13 @@ BROKEN_WORDS = [  # of the scripts for textual inversion
     ("--token_string=two_words", "write one word, without spaces"),
     ("--token_string w --use_object_template --use_style_template", "one is for things, the other for styles"),
 ]
+BROKEN_WHOLE = [  # of the scripts that train the model itself
+    ("fine_tune.py", "--stop_text_encoder_training 5", "the text encoder is not trained in any case; write train_text_encoder = true"),
+    ("fine_tune.py", "--learning_rate_te 1e-5", "--learning_rate_te: the text encoder is not trained"),
+    ("sdxl_train.py", "--block_lr 0,1 --fp8_base --mixed_precision bf16", "--fp8_base: this cannot be combined with block_lr"),
+    ("sdxl_train.py", "--learning_rate_te1 1e-5", "--learning_rate_te1: the text encoder is not trained"),
+    ("train_db.py", "--learning_rate_te2 1e-5 --stop_text_encoder_training -1", "--learning_rate_te2: the text encoder is not trained"),
+]
 FINE = [
     "",
     "--noise_offset 0.1 --adaptive_noise_scale 0.1 --noise_offset_random_strength",
@@ -212,10 +219,18 @@ def test_words_are_trained_in_32_bits(load: Load, precision: str) -> None:
     assert note.startswith(f"--full_{precision}: the vectors of words are trained in float32")
 
 
+@pytest.mark.parametrize(("script", "flags", "expected"), BROKEN_WHOLE)
+def test_broken_rules_about_whole_models(load: Load, mistakes: Mistakes, script: str, flags: str, expected: str) -> None:
+    complete = "--pretrained_model_name_or_path m --output_dir out"
+    (message,) = mistakes(check_settings, load(*complete.split(), *flags.split(), script=script))
+    assert expected in message
+
+
 def test_every_rule_is_broken_by_a_case(load: Load) -> None:
     cases = [load(*flags.split()) for flags, _ in BROKEN + ODD] + [load("--base_weights_multiplier", "1")]
     words = [*(flags for flags, _ in BROKEN_WORDS), "--full_fp16", "--full_bf16"]
     cases += [load(*words_of(flags), script="train_textual_inversion.py") for flags in words]
+    cases += [load(*flags.split(), script=script) for script, flags, _ in BROKEN_WHOLE]
     rules = RULES + TRAINING_RULES + ODDITIES
     unbroken = [f"{rule.option}: {rule.message}" for rule in rules if not any(map(rule.is_broken, cases))]
     assert unbroken == []

@@ -33,6 +33,7 @@ OF_TOOLS = {"skip_existing", "sdxl", "text_encoder_batch_size"}  # the interface
 ALL = (*FULL, *NETWORK, *EMBEDDING)
 # Options that more scripts take here than there: they are about the data, the text or the run, and mean the same in each.
 WIDER = {
+    "block_lr",
     "cache_text_encoder_outputs",
     "cache_text_encoder_outputs_to_disk",
     "caption_dropout_every_n_epochs",
@@ -44,6 +45,9 @@ WIDER = {
     "in_json",
     "initial_epoch",
     "initial_step",
+    "learning_rate_te",
+    "learning_rate_te1",
+    "learning_rate_te2",
     "masked_loss",
     "max_validation_steps",
     "no_half_vae",
@@ -51,6 +55,7 @@ WIDER = {
     "prior_loss_weight",
     "reg_data_dir",
     "skip_until_initial_step",
+    "stop_text_encoder_training",
     "validate_every_n_epochs",
     "validate_every_n_steps",
     "validation_seed",

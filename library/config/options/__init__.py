@@ -4,7 +4,7 @@ from library.config.options.data import DataOptions
 from library.config.options.embedding import EmbeddingOptions
 from library.config.options.hub import HubOptions
 from library.config.options.memory import MemoryOptions
-from library.config.options.model import ModelOptions, NetworkOptions
+from library.config.options.model import FullOptions, ModelOptions, NetworkOptions
 from library.config.options.objective import LossOptions, NoiseOptions
 from library.config.options.output import LoggingOptions, MetadataOptions, SamplingOptions, SavingOptions
 from library.config.options.training import OptimizerOptions, SchedulerOptions, TrainingOptions
@@ -14,6 +14,7 @@ TOPICS: dict[str, type] = {
     "model": ModelOptions,
     "network": NetworkOptions,
     "embedding": EmbeddingOptions,
+    "full": FullOptions,
     "data": DataOptions,
     "noise": NoiseOptions,
     "loss": LossOptions,
@@ -32,7 +33,7 @@ TOPICS: dict[str, type] = {
 OLD_NAMES = {"caption_extention": "caption_extension", "diffusers_xformers": "xformers"}  # other spellings
 
 __all__ = [
-    "DataOptions", "EmbeddingOptions", "HubOptions", "LoggingOptions", "LossOptions", "MemoryOptions", "MetadataOptions",
-    "ModelOptions", "NetworkOptions", "NoiseOptions", "OLD_NAMES", "OptimizerOptions", "SamplingOptions", "SavingOptions",
-    "SchedulerOptions", "TOPICS", "TrainingOptions", "ValidationOptions",
+    "OLD_NAMES", "TOPICS", "DataOptions", "EmbeddingOptions", "FullOptions", "HubOptions", "LoggingOptions",
+    "LossOptions", "MemoryOptions", "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions",
+    "OptimizerOptions", "SamplingOptions", "SavingOptions", "SchedulerOptions", "TrainingOptions", "ValidationOptions",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from library.config.declare import option
-from library.config.scripts import CACHING, NETWORK
+from library.config.scripts import CACHING, FULL, NETWORK, TRAINING_TEXT_ON_DEMAND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +71,15 @@ class NetworkOptions:
     )
     training_comment: str | None = option(None, "A remark that is stored in the trained file's metadata.")
     no_metadata: bool = option(False, "Store only the metadata that programs need to load the file, nothing about the training.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullOptions:
+    """Which parts are trained where the model itself is."""
+
+    SCRIPTS: ClassVar = FULL
+
+    train_text_encoder: bool = option(False, "Train the text encoder too.", scripts=TRAINING_TEXT_ON_DEMAND)
+    stop_text_encoder_training: int | None = option(
+        None, "Train the text encoder for this many steps only; 0 and -1 leave it as it is from the start.", least=-1
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.config.declare import option
-from library.config.scripts import EMBEDDING
+from library.config.scripts import EMBEDDING, FULL
 
 SAMPLERS = (
     "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm_2", "dpm_2_a", "dpmsolver", "dpmsolver++", "dpmsingle",
@@ -19,12 +19,16 @@ class SavingOptions:
 
     output_dir: str | None = option(None, "Folder in which the trained files are saved.", private=True)
     output_name: str | None = option(None, "Name of the trained files without extension; left out: last.")
-    save_model_as: str = option(
+    save_model_as: str | None = option(
         "safetensors",
-        "Format of the trained files.",
+        "Format of the trained files; left out for a whole model: that of the model it was trained from.",
         choices=("ckpt", "pt", "safetensors"),
-        variants={EMBEDDING: {"default": "pt"}},
+        variants={
+            FULL: {"default": None, "choices": ("ckpt", "safetensors", "diffusers", "diffusers_safetensors")},
+            EMBEDDING: {"default": "pt"},
+        },
     )
+    use_safetensors: bool = option(False, "Save whole models as .safetensors, where they would be pickles.", scripts=FULL)
     save_precision: str | None = option(
         None, "Precision of the saved weights; left out: as they are trained.", choices=("float", "fp16", "bf16")
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.config.declare import option
-from library.config.scripts import NETWORK
+from library.config.kinds import Numbers
+from library.config.scripts import FULL, NETWORK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,16 @@ class OptimizerOptions:
         "Learning rate of the text encoder part (one, or one for each encoder); left out: learning_rate; 0 leaves it out.",
         least=0,
         scripts=NETWORK,
+    )
+    learning_rate_te: float | None = option(
+        None, "Learning rate of the text encoder; left out: learning_rate; 0 leaves it as it is.", least=0, scripts=FULL
+    )
+    learning_rate_te1: float | None = option(
+        None, "The same for the first of two text encoders; left out: learning_rate_te.", least=0, scripts=FULL
+    )
+    learning_rate_te2: float | None = option(None, "The same for the second text encoder.", least=0, scripts=FULL)
+    block_lr: Numbers | None = option(
+        None, "Learning rates of the 23 blocks of an SDXL U-Net, separated by commas; 0 leaves a block as it is.", least=0, scripts=FULL
     )
     max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm; 0 leaves them as they are.", least=0)
     fused_backward_pass: bool = option(

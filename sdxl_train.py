@@ -1,0 +1,9 @@
+"""fine_tune.py for SDXL models, under the name that people's commands have.
+
+accelerate launch sdxl_train.py --config_file run.toml --dataset_config data.toml
+"""
+from library.config.scripts import SDXL_TRAIN
+from library.train.app import main
+
+if __name__ == "__main__":
+    main(SDXL_TRAIN)

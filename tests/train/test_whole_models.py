@@ -1,0 +1,224 @@
+"""Whole runs of train_db.py and fine_tune.py: what changes and what stays, what is saved, killed runs that go on to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from library.config.options import ModelOptions
+from library.families.detect import identify
+from tests.tiny_models import tiny_sd1_parts, tiny_sd1_single_file
+from tests.train.runs import KILL, Strike, Workshop, make_workshop, write_picture
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
+
+DB, FT = "train_db.py", "fine_tune.py"
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Workshop:
+    """Pictures in folders with names, the same pictures in a metadata file, and regularisation pictures."""
+    workshop = make_workshop(tmp_path_factory.mktemp("full"), DB, max_train_steps=2, save_every_n_steps=1, save_state=True)
+    pictures = workshop.folder / "data" / "1_toad"
+    entries = {path.stem: {"caption": path.with_suffix(".txt").read_text(encoding="utf-8")} for path in pictures.glob("*.png")}
+    (workshop.folder / "meta.json").write_text(json.dumps(entries), encoding="utf-8")
+    (workshop.folder / "reg" / "1_frog").mkdir(parents=True)
+    for number in range(5):
+        write_picture(workshop.folder / "reg" / "1_frog" / f"{number}.png", 50 + number)
+    return workshop
+
+
+def of(workshop: Workshop, script: str) -> Workshop:
+    """The same pictures as the script wants them."""
+    if script == DB:
+        return workshop
+    described = {"train_data_dir": str(workshop.folder / "data" / "1_toad"), "in_json": str(workshop.folder / "meta.json")}
+    return replace(workshop, script=script, options={**workshop.options, **described, "caption_extension": None})
+
+
+def trained(workshop: Workshop, name: str, **options: object) -> Path:
+    outcome = workshop.train(name, **options)
+    assert outcome.code == 0, outcome.output
+    return workshop.output(name)
+
+
+def parts_of(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a saved model by part, in the dtypes that they have in the file."""
+    family = identify(ModelOptions(pretrained_model_name_or_path=str(path)))
+    parts = family.load(ModelOptions(), torch.float32, "cpu")
+    modules = {"unet": parts.unet, "text_encoder": parts.text_encoders[0], "vae": parts.vae}
+    return {name: module.state_dict() for name, module in modules.items()}
+
+
+def changed(path: Path, seed: int = 0) -> list[str]:
+    """The parts that are no longer those of the tiny model; nearly each tensor of such a part must have changed."""
+    parts = tiny_sd1_parts(seed)
+    before = {"unet": parts.unet, "text_encoder": parts.text_encoders[0], "vae": parts.vae}
+    moved = {}
+    for name, state in parts_of(path).items():
+        moved[name] = [not torch.equal(state[key], tensor) for key, tensor in before[name].state_dict().items()]
+    assert all(not any(flags) or sum(flags) > 0.9 * len(flags) for flags in moved.values())
+    return [name for name, flags in moved.items() if any(flags)]
+
+
+MATRIX = [
+    (DB, {}, ["unet", "text_encoder"]),
+    (DB, {"stop_text_encoder_training": -1}, ["unet"]),
+    (DB, {"learning_rate": 0.0, "learning_rate_te": 1e-3}, ["text_encoder"]),
+    (FT, {}, ["unet"]),
+    (FT, {"train_text_encoder": True}, ["unet", "text_encoder"]),
+]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("script, options, expected", MATRIX)
+def test_what_is_meant_changes_and_nothing_else(workshop, script, options, expected, cached):
+    name = f"matrix-{script}-{'-'.join(options)}-{cached}"
+    folder = trained(of(workshop, script), name, cache_latents=cached, max_train_steps=1, **options)
+    assert changed(folder / "toad") == expected
+    state = load_file(folder / "toad-state" / "model.safetensors")
+    assert {key.partition(".")[0] for key in state} == set(expected)
+    saved = parts_of(folder / "toad")
+    for key, tensor in state.items():
+        part, _, rest = key.partition(".")
+        assert torch.equal(saved[part][rest], tensor)
+    rates = workshop.events(name)[1]["lr"]
+    assert sorted(rates) == sorted({"unet": "unet", "text_encoder": "text_encoder1"}[part] for part in expected)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_mixed_precision(workshop, full):
+    folder = trained(workshop, f"bf16-{full}", mixed_precision="bf16", full_bf16=full, max_train_steps=1, save_every_n_steps=None)
+    state = load_file(folder / "toad-state" / "model.safetensors")
+    assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.bfloat16 if full else torch.float32}
+    assert changed(folder / "toad") == ["unet", "text_encoder"]  # the VAE has 16 bits in memory, and all of them in the file
+
+
+RESUMED = {
+    "text-encoder-stops": (DB, {"stop_text_encoder_training": 3}),
+    "fine-tune": (FT, {"train_text_encoder": True, "learning_rate_te": 1e-4, "gradient_checkpointing": True}),
+    "fused": (FT, {"fused_optimizer_groups": 4, "ema": True, "max_grad_norm": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_killed_and_resumed_to_the_bit(workshop, name):
+    script, options = RESUMED[name]
+    options |= {"max_train_steps": 6, "save_every_n_steps": 2, "save_last_n_steps": 1, "lr_scheduler": "cosine"}
+    here = of(workshop, script)
+    unbroken = parts_of(trained(here, name, **options) / "toad")
+    rename = Strike("library.checkpoint.files.replace", 12, "before")
+    outcome = here.train(f"{name}-killed", strikes=[rename], **options)
+    assert outcome.code == -KILL, outcome.output
+    outcome = here.go_on(f"{name}-killed", strikes=[Strike("library.train.runtime.Runtime.backward", 2, "after")], **options)
+    assert outcome.code == -KILL, outcome.output
+    outcome = here.go_on(f"{name}-killed", **options)
+    assert outcome.code == 0, outcome.output
+    assert "steps are done" in outcome.output
+    folder = here.output(f"{name}-killed")
+    resumed = parts_of(folder / "toad")
+    for part, tensors in unbroken.items():
+        assert all(torch.equal(resumed[part][key], tensor) for key, tensor in tensors.items())
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith((".", "toad"))) == sorted(
+        path.name for path in here.output(name).iterdir()
+    )
+
+
+def test_the_text_encoder_stays_as_it_was_at_its_last_step(workshop):
+    folder = trained(workshop, "stops", stop_text_encoder_training=1)
+    first, last = parts_of(folder / "toad-step00000001"), parts_of(folder / "toad")
+    assert all(torch.equal(first["text_encoder"][key], tensor) for key, tensor in last["text_encoder"].items())
+    assert changed(folder / "toad") == ["unet", "text_encoder"]
+    assert not all(torch.equal(first["unet"][key], tensor) for key, tensor in last["unet"].items())
+
+
+FORMS = [
+    ("model", {}, "toad", ".safetensors"),
+    ("model.safetensors", {}, "toad.safetensors", None),
+    ("model.ckpt", {}, "toad.ckpt", None),
+    ("model.ckpt", {"use_safetensors": True}, "toad.safetensors", None),
+    ("model.safetensors", {"save_model_as": "diffusers"}, "toad", ".bin"),
+    ("model", {"save_model_as": "safetensors", "save_precision": "fp16"}, "toad.safetensors", None),
+]
+
+
+@pytest.mark.parametrize("source, options, expected, weights", FORMS)
+def test_a_model_is_saved_as_its_source_or_as_asked(workshop, source, options, expected, weights):
+    path = workshop.folder / source
+    if not path.exists():
+        tiny_sd1_single_file(path)
+    name = f"form-{source}-{'-'.join(map(str, options.values()))}"
+    folder = trained(
+        workshop, name, pretrained_model_name_or_path=str(path), max_train_steps=1, save_every_n_steps=None, save_state=None, **options
+    )
+    assert [path.name for path in folder.iterdir() if path.name.startswith("toad") and not path.name.endswith("-runs")] == [expected]
+    if weights:
+        assert (folder / expected / "unet" / f"diffusion_pytorch_model{weights}").is_file()
+    assert "save_precision" in options or changed(folder / expected) == ["unet", "text_encoder"]
+    if expected.endswith(".safetensors"):
+        with safe_open(folder / expected, framework="pt") as file:
+            metadata = file.metadata()
+        assert metadata["modelspec.architecture"] == "stable-diffusion-v1"
+        assert metadata["modelspec.title"] == "toad"
+        assert not [key for key in metadata if key.startswith("ss_")]
+    dtypes = {tensor.dtype for tensor in load_file(folder / expected).values()} if "save_precision" in options else {torch.float16}
+    assert dtypes == {torch.float16}
+
+
+def losses(workshop: Workshop, name: str, **options: object) -> list[float]:
+    trained(workshop, name, max_train_steps=4, save_every_n_steps=None, save_state=None, learning_rate=1e-9, **options)
+    return [event["loss"] for event in workshop.events(name) if event["event"] == "step"]
+
+
+@pytest.mark.parametrize("script", [DB, FT])
+def test_regularisation_pictures_weigh_less(workshop, script):
+    """With a rate of as good as 0 the losses of steps compare."""
+    here = replace(workshop, script=script, options={**workshop.options, "reg_data_dir": str(workshop.folder / "reg")})
+    full, half = losses(here, f"prior-1-{script}"), losses(here, f"prior-0.5-{script}", prior_loss_weight=0.5)
+    ratios = {round(less / more, 3) for less, more in zip(half, full, strict=True)}
+    assert ratios == {1.0, 0.5}
+
+
+@pytest.mark.parametrize("script", [DB, FT])
+def test_what_is_transparent_is_not_learned(workshop, script):
+    folder = workshop.folder / f"masked-{script}" / "1_toad"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        with Image.open(workshop.folder / "data" / "1_toad" / f"{number}.png") as picture:
+            masked = picture.convert("RGBA")
+        masked.putalpha(Image.new("L", masked.size, 0))
+        masked.save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("a toad", encoding="utf-8")
+    here = replace(workshop, script=script, options={**workshop.options, "train_data_dir": str(folder.parent)})
+    assert losses(here, f"masked-{script}-on", alpha_mask=True) == [0.0] * 4
+    assert min(losses(here, f"masked-{script}-off")) > 0.1
+
+
+ERRORS = [
+    (DB, {"train_text_encoder": True}, "this is an option of fine_tune.py and sdxl_train.py, not of train_db.py; delete it"),
+    (FT, {"network_dim": 4}, "this is an option of train_network.py and sdxl_train_network.py, not of fine_tune.py"),
+    (FT, {"stop_text_encoder_training": 5}, "the text encoder is not trained in any case"),
+    (FT, {"learning_rate_te": 1e-5}, "learning_rate_te: the text encoder is not trained; remove this"),
+    (DB, {"learning_rate_te2": 1e-5}, "learning_rate_te2: this model has one text encoder"),
+    (DB, {"block_lr": "1,2"}, "block_lr holds 2 values; only SDXL models take them"),
+    (DB, {"learning_rate": 0, "stop_text_encoder_training": -1}, "there is nothing to train"),
+    (DB, {"save_model_as": "pt"}, '"pt" is not one of ckpt, safetensors, diffusers, diffusers_safetensors'),
+    ("sdxl_train.py", {}, "this is a model of the family sd_v1, sdxl_train.py takes sdxl: use fine_tune.py"),
+]
+
+
+@pytest.mark.parametrize("script, options, message", ERRORS)
+def test_mistakes_are_told_before_a_weight_is_read(workshop, script, options, message):
+    outcome = replace(workshop, script=script).train("mistake", **options)
+    assert outcome.code == 2
+    assert message in outcome.output
+    assert "steps: " not in outcome.output
