@@ -23,9 +23,8 @@ IMPOSSIBLE = {
     "cpu_offload_checkpointing": "the U-Nets of Stable Diffusion cannot do this: delete it; gradient_checkpointing saves memory too",
 }
 
-# Options of other training scripts only, not declared here.
+# Options of scripts of the interface that do not exist here.
 OTHER_SCRIPTS = {
-    "sdxl_train_network.py": "disable_mmap_load_safetensors",
     "flux_train_network.py": "ae apply_t5_attn_mask blocks_to_swap clip_l controlnet_model_name_or_path discrete_flow_shift "
     "guidance_scale logit_mean logit_std mode_scale model_prediction_type model_type sigmoid_scale split_mode t5xxl "
     "t5xxl_max_token_length timestep_sampling weighting_scheme",
@@ -37,7 +36,7 @@ _SCRIPT_OF = {name: script for script, names in OTHER_SCRIPTS.items() for name i
 
 def explain_unknown(name: str, script: Script) -> str:
     """What to say of a flag (without its dashes) or a key that this script does not have."""
-    if name in NOT_BUILT or _SCRIPT_OF.get(name) == script.name:
+    if name in NOT_BUILT:
         return "known, not built yet"
     if name in IMPOSSIBLE:
         return IMPOSSIBLE[name]

@@ -34,9 +34,12 @@ TRAIN_TEXTUAL_INVERSION_XTI = Script("train_textual_inversion_XTI.py", "embeddin
 CACHE_LATENTS, CACHE_TEXT_ENCODER_OUTPUTS = (Script(name, "caching", "caching") for name in CACHING)
 SDXL_TRAIN = Script("sdxl_train.py", "full", "finetuning", family="sdxl", general="fine_tune.py")
 SDXL_TRAIN_NETWORK = Script("sdxl_train_network.py", "adapter", "network_train", family="sdxl", general="train_network.py")
+SDXL_TRAIN_TEXTUAL_INVERSION = Script(
+    "sdxl_train_textual_inversion.py", "embedding", "textual_inversion", family="sdxl", general="train_textual_inversion.py"
+)
 
 _ALL = (
     TRAIN_DB, FINE_TUNE, TRAIN_NETWORK, TRAIN_TEXTUAL_INVERSION, TRAIN_TEXTUAL_INVERSION_XTI, SDXL_TRAIN, SDXL_TRAIN_NETWORK,
-    CACHE_LATENTS, CACHE_TEXT_ENCODER_OUTPUTS,
+    SDXL_TRAIN_TEXTUAL_INVERSION, CACHE_LATENTS, CACHE_TEXT_ENCODER_OUTPUTS,
 )  # fmt: skip
 SCRIPTS: dict[str, Script] = {script.name: script for script in _ALL}

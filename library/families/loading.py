@@ -31,7 +31,7 @@ def load_module(
     for name in expected:
         wanted_from.setdefault(source.places[name].name, []).append(name)
     state = {}
-    for stored, tensor in stored_tensors(source.files, wanted_from):
+    for stored, tensor in stored_tensors(source.files, wanted_from, source.mapped):
         for name in wanted_from[stored]:
             wanted = expected[name]
             kind = dtype if wanted.is_floating_point() else wanted.dtype

@@ -103,7 +103,7 @@ class StableDiffusion:
 
         if self.source is None:
             raise ValueError("this family was made without a checkpoint")
-        sources = self.source.parts
+        sources = self.source.parts_read(mapped=not options.disable_mmap_load_safetensors)
         unet = load_unet(sources["unet"], self.default_resolution // self.vae_scale, dtype, device)
         text_encoder = load_module(sources["text_encoder"], build_text_encoder, dtype, device)
         vae = load_vae(sources["vae"], dtype, device, options.no_half_vae)

@@ -87,7 +87,7 @@ class StableDiffusionXL:
 
         if self.source is None:
             raise ValueError("this family was made without a checkpoint")
-        sources = self.source.parts
+        sources = self.source.parts_read(mapped=not options.disable_mmap_load_safetensors)
         unet = load_unet(sources["unet"], self.default_resolution // self.vae_scale, dtype, device)
         text_encoders: list[nn.Module] = [
             load_module(sources["text_encoder"], build_penultimate_encoder, dtype, device),

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +44,7 @@ class PartSource:
     files: tuple[Path, ...]
     places: Places
     shapes: Shapes  # by the module's names
+    mapped: bool = True  # into memory, while they are read: .safetensors files
 
     @property
     def parameter_count(self) -> int:
@@ -70,6 +71,10 @@ class ModelSource:
     tokenizer_folders: dict[str, Path] = field(default_factory=dict)  # tokenizer, tokenizer_2: those that the model has
     prediction_type: str | None = None  # epsilon, v_prediction: where the model says it
     scheduler_file: Path | None = None
+
+    def parts_read(self, mapped: bool) -> dict[str, PartSource]:
+        """The parts, for loading; whether from mapped files."""
+        return {name: replace(part, mapped=mapped) for name, part in self.parts.items()}
 
     @property
     def layout(self) -> Layout:

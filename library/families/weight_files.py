@@ -1,6 +1,7 @@
 """Files of weights: names and shapes without reading weights, then the weights tensor by tensor. Pickles never run code."""
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import struct
@@ -19,6 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 WEIGHT_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
+HEADER_LENGTH_BYTES = 8  # of a safetensors file; they say how long its header is
 TENSORS_AT_A_TIME = 16
 WRAPPERS = ("state_dict", "string_to_param")  # tables that programs put around the tensors
 
@@ -52,12 +54,18 @@ def read_beside(path: Path) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name != "state_dict"} if isinstance(content, dict) else {}
 
 
-def stored_tensors(paths: tuple[Path, ...], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """Each of these tensors, with its name. Copy what is kept: they lie in the mapped file, however its layout aligned them."""
+def stored_tensors(paths: tuple[Path, ...], names: Iterable[str], mapped: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """Each of these tensors, with its name. Copy what is kept: they lie in the mapped file, however its layout aligned them.
+
+    mapped: false to read .safetensors files instead, one tensor after the other.
+    """
     wanted = set(names)
     for path in paths:
         if path.suffix.lower() != ".safetensors":
             yield from ((name, tensor) for name, tensor in _unpickled(path).items() if name in wanted)
+            continue
+        if not mapped:
+            yield from _read_in_order(path, wanted)
             continue
         from safetensors import safe_open
 
@@ -69,6 +77,20 @@ def stored_tensors(paths: tuple[Path, ...], names: Iterable[str]) -> Iterator[tu
             with safe_open(path, framework="pt", device="cpu") as file:
                 for name in here[start : start + TENSORS_AT_A_TIME]:
                     yield name, file.get_tensor(name)
+
+
+def _read_in_order(path: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a .safetensors file, each read when it is asked for, in the order in which they lie there."""
+    from safetensors.torch import load
+
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(HEADER_LENGTH_BYTES), "little")
+        header: dict[str, Any] = json.loads(file.read(length))
+        for name in sorted(wanted & header.keys(), key=lambda name: header[name]["data_offsets"]):
+            begin, end = header[name]["data_offsets"]
+            file.seek(HEADER_LENGTH_BYTES + length + begin)
+            alone = json.dumps({name: header[name] | {"data_offsets": [0, end - begin]}}).encode()
+            yield from load(len(alone).to_bytes(HEADER_LENGTH_BYTES, "little") + alone + file.read(end - begin)).items()
 
 
 def tensor_reader(path: Path) -> Callable[[str], Tensor]:

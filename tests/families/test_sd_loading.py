@@ -5,6 +5,7 @@ import json
 import logging
 
 import pytest
+import safetensors
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
@@ -35,6 +36,17 @@ def assert_equal(parts, expected, dtype=torch.float32, names=PARTS):
         state, wanted = module(parts, name).state_dict(), module(expected, name).state_dict()
         assert list(state) == list(wanted)
         assert all(torch.equal(state[key], wanted[key].to(dtype)) for key in wanted)
+
+
+def unmapped_only(monkeypatch):
+    """Files of tensors can no longer be mapped into memory."""
+    opened = safetensors.safe_open
+
+    def refuse(path, framework, device="cpu"):
+        assert framework == "numpy", "a file of tensors was mapped"  # which is how headers are read
+        return opened(path, framework, device)
+
+    monkeypatch.setattr(safetensors, "safe_open", refuse)
 
 
 @pytest.fixture
@@ -189,3 +201,12 @@ def test_reading_weights_leaves_the_global_generator_alone(folder):
     before = torch.get_rng_state()
     load(folder)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_files_can_be_read_without_mapping_them(model, monkeypatch):
+    expected = load(model)
+    unmapped_only(monkeypatch)
+    assert_equal(load(model, disable_mmap_load_safetensors=True), expected)
+    if model.suffix != ".ckpt":
+        with pytest.raises(AssertionError, match="was mapped"):
+            load(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_a_vector_for_each_layer(tmp_path):
 
 def test_both_text_encoders_of_sdxl_learn_the_word(tmp_path):
     workshop = make_workshop(
-        tmp_path, "train_textual_inversion.py", token_string="zorb", use_object_template=True, save_model_as="safetensors",
+        tmp_path, "sdxl_train_textual_inversion.py", token_string="zorb", use_object_template=True, save_model_as="safetensors",
         pretrained_model_name_or_path=str(tiny_sdxl_folder(tmp_path / "sdxl")), max_train_steps=2, save_every_n_steps=1,
     )  # fmt: skip
     outcome = workshop.train("sdxl")
@@ -104,3 +105,13 @@ def test_both_text_encoders_of_sdxl_learn_the_word(tmp_path):
     early, late = (load_file(workshop.output("sdxl") / name) for name in ("toad-step00000001.safetensors", "toad.safetensors"))
     assert late.keys() == {"clip_l", "clip_g"}
     assert all(not torch.equal(early[name], late[name]) for name in late)
+    general = replace(workshop, script="train_textual_inversion.py")
+    assert general.train("general").code == 0
+    files = [workshop.output(name) / "toad.safetensors" for name in ("sdxl", "general")]
+    assert tensors_hash(files[0]) == tensors_hash(files[1])
+
+
+def test_the_script_for_sdxl_takes_no_other_model(workshop):
+    outcome = replace(workshop, script="sdxl_train_textual_inversion.py").train("not-sdxl")
+    assert outcome.code == 2
+    assert "sdxl_train_textual_inversion.py takes sdxl: use train_textual_inversion.py" in outcome.output

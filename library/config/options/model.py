@@ -38,6 +38,9 @@ class ModelOptions:
     )
     weighted_captions: bool = option(False, "Read weights in captions: (more), [less], (exactly:1.3).")
     no_token_padding: bool = option(False, "Pad captions to the longest of their batch, not to the full length.")
+    disable_mmap_load_safetensors: bool = option(
+        False, "Read .safetensors files instead of mapping them into memory: faster on some network drives and in WSL."
+    )
     no_half_vae: bool = option(False, "Run the VAE in float32 under mixed precision; for VAEs that give NaN or black pictures.")
 
 
