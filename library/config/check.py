@@ -107,7 +107,7 @@ def _not_for_words(option: str) -> Rule:
 
 
 def _for_trained_text(option: str) -> Rule:
-    return Rule(option, lambda s: s.changed(option) and not _trains_text_encoder(s), "the text encoder is not trained; remove this")
+    return Rule(option, lambda s: s.changed(option) and not _asks_for_text_encoder(s), "the text encoder is not trained; remove this")
 
 
 def _too_late(settings: Settings) -> bool:
@@ -127,11 +127,19 @@ def _more_multipliers_than_files(settings: Settings) -> bool:
     return len(settings.network.base_weights_multiplier or ()) > len(settings.network.base_weights or ())
 
 
-def _trains_text_encoder(settings: Settings) -> bool:
+def _asks_for_text_encoder(settings: Settings) -> bool:
+    """Whether a text encoder is trained where its learning rate is not 0."""
     if settings.script.method == "full":
         stop = settings.full.stop_text_encoder_training
         return (settings.full.train_text_encoder or settings.script == TRAIN_DB) and (stop is None or stop > 0)
     return not (settings.script.method == "adapter" and settings.network.network_train_unet_only)
+
+
+def _trains_text_encoder(settings: Settings) -> bool:
+    optimizer = settings.optimizer
+    usual = optimizer.learning_rate if optimizer.learning_rate_te is None else optimizer.learning_rate_te
+    rates = (usual if rate is None else rate for rate in (optimizer.learning_rate_te1, optimizer.learning_rate_te2))
+    return _asks_for_text_encoder(settings) and (settings.script.method != "full" or any(rates))
 
 
 def _is_a_path(settings: Settings) -> bool:
@@ -183,7 +191,11 @@ RULES: tuple[Rule, ...] = (
     ),
     # precision and memory
     *map(_needs_narrow_numbers, ("fp8_base", "fp8_base_unet")),
-    _excludes("fp8_base", "block_lr", "blocks that are not trained would be saved in 8 bits; remove one of them"),
+    Rule(
+        "fp8_base",
+        lambda s: s.changed("fp8_base") and s.script.method == "full",
+        "a model that is trained itself needs more than 8 bits; remove this; full_bf16 saves memory too",
+    ),
     _excludes("fp8_base_unet", "fp8_base", "fp8_base keeps the U-Net in 8 bits too; remove one of them"),
     _excludes("xformers", "sdpa", "both say which attention to use; remove one of them"),
     _excludes("xformers", "mem_eff_attn", "both say which attention to use; remove one of them"),

@@ -130,7 +130,10 @@ BROKEN_WORDS = [  # of the scripts for textual inversion
 BROKEN_WHOLE = [  # of the scripts that train the model itself
     ("fine_tune.py", "--stop_text_encoder_training 5", "the text encoder is not trained in any case; write train_text_encoder = true"),
     ("fine_tune.py", "--learning_rate_te 1e-5", "--learning_rate_te: the text encoder is not trained"),
-    ("sdxl_train.py", "--block_lr 0,1 --fp8_base --mixed_precision bf16", "--fp8_base: this cannot be combined with block_lr"),
+    ("train_db.py", "--fp8_base --mixed_precision bf16", "--fp8_base: a model that is trained itself needs more than 8 bits"),
+    ("train_db.py", "--cache_text_encoder_outputs", "--cache_text_encoder_outputs: the text encoder is trained"),
+    ("fine_tune.py", "--cache_text_encoder_outputs --train_text_encoder --learning_rate_te 1e-5", "the text encoder is trained"),
+    ("sdxl_train.py", "--cache_text_encoder_outputs --train_text_encoder --learning_rate_te1 0", "the text encoder is trained"),
     ("sdxl_train.py", "--learning_rate_te1 1e-5", "--learning_rate_te1: the text encoder is not trained"),
     ("train_db.py", "--learning_rate_te2 1e-5 --stop_text_encoder_training -1", "--learning_rate_te2: the text encoder is not trained"),
 ]
