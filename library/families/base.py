@@ -1,12 +1,12 @@
 """The one seam between the loop and what the model is: what a family of models can do."""
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from library.data.text_layout import TextLayout
-from library.families.source import Layout
+from library.families.source import NOT_TRAINED, Layout, Trained
 from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 if TYPE_CHECKING:
@@ -103,14 +103,12 @@ class Family(Protocol):
         layout: Layout,
         dtype: torch.dtype | None,
         metadata: Mapping[str, str],
-        done: tuple[int, int] = (0, 0),
-        trained: Collection[str] | None = None,
+        trained: Trained = NOT_TRAINED,
     ) -> None:
         """Write the whole model to `path`: a file, or a folder that is there and empty or is not there.
 
         Tensors of the checkpoint's file that are no part of the model go into a single file as they are. `dtype`: of the model's
-        tensors; None leaves each in its own. `metadata`: of a .safetensors file. `done`: the epochs and steps that were trained,
-        which a .ckpt file counts. `trained`: the parts (unet, text_encoder, ...) that are no longer the checkpoint's, None for all;
-        the others, which memory may hold in fewer bits, are written as the checkpoint has them. Where `path` must appear whole or
-        not at all, give the path of a temporary file or folder.
+        tensors; None leaves each in its own. `metadata`: of a .safetensors file. Parts that were not trained, which memory may
+        hold in fewer bits, are written as the checkpoint has them. Where `path` must appear whole or not at all, give the path of
+        a temporary file or folder.
         """

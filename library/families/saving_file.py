@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from library.checkpoint.weights_file import Outgoing, outgoing, write_pickle, wr
 from library.families.clip import ClipEncoder
 from library.families.reading import CONFIG_KEY
 from library.families.single_file import FilePart
-from library.families.source import ModelSource, Place, Places
+from library.families.source import NOT_TRAINED, ModelSource, Place, Places, Trained
 from library.families.weight_files import Shapes, read_beside, read_shapes, stored_tensors, tensor_reader
 
 UNTOLD_BY_A_TEXT_ENCODER = ("num_attention_heads", "hidden_act", "layer_norm_eps")
@@ -32,7 +32,7 @@ class Model:
     modules: Mapping[str, nn.Module]  # unet, text_encoder, ..., vae
     parts: Mapping[str, FilePart]
     source: ModelSource | None  # None: made and not loaded
-    trained: Collection[str] | None = None  # the parts that are no longer the source's; None: all
+    trained: Trained = NOT_TRAINED
     invented: Callable[[Tensors], Tensors] = lambda tensors: {}  # what files have and modules have not
 
     @property
@@ -45,16 +45,15 @@ class Model:
         """The tensors of a part: those in memory, or as the source has them, for memory may hold a frozen part in fewer bits."""
         own = self.modules[name].state_dict()
         source = self.source.parts.get(name) if self.source else None
-        if self.trained is None or name in self.trained or source is None or not all(file.is_file() for file in source.files):
+        parts = self.trained.parts
+        if parts is None or name in parts or source is None or not all(file.is_file() for file in source.files):
             return own
         stored = dict(stored_tensors(source.files, {source.places[key].name for key in own}))
         return {key: source.places[key].read(stored[source.places[key].name]).reshape(own[key].shape) for key in own}
 
 
-def save_file(
-    model: Model, path: Path, as_pickle: bool, dtype: torch.dtype | None, metadata: Mapping[str, str], done: tuple[int, int]
-) -> None:
-    """Writes a .safetensors or .ckpt file. `done`: epochs and steps that were trained, which a .ckpt counts."""
+def save_file(model: Model, path: Path, as_pickle: bool, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> None:
+    """Writes a .safetensors or .ckpt file. A .ckpt counts epochs and steps."""
     tensors = single_file_tensors(model, dtype)
     untold = untold_configs(model, tensors)
     told = {CONFIG_KEY: json.dumps(untold)} if untold else {}
@@ -62,7 +61,8 @@ def save_file(
         write_safetensors(path, tensors, {**metadata, **told})
         return
     before = read_beside(model.original) if model.original and model.original.suffix != ".safetensors" else {}
-    counters = {name: int(before.get(name) or 0) + more for name, more in zip(("epoch", "global_step"), done, strict=True)}
+    more = {"epoch": model.trained.epochs, "global_step": model.trained.steps}
+    counters = {name: int(before.get(name) or 0) + count for name, count in more.items()}
     write_pickle(path, {"state_dict": tensors, **counters, **({"metadata": told} if told else {})})
 
 

@@ -1,6 +1,7 @@
 """A model as a folder in Diffusers layout, which the pipelines of that library load."""
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ class FolderFacts:
 
     index: Mapping[str, Any]  # model_index.json, but for the version
     scheduler: Mapping[str, Any]  # scheduler_config.json, where the model had none
+    schedule: Mapping[str, Any]  # what the training decides of it
     padding: Mapping[str, str | None]  # tokenizer, tokenizer_2: the padding token where it is not the end of the text
 
 
@@ -41,7 +43,7 @@ def save_folder(model: Model, folder: Path, safe: bool, dtype: torch.dtype | Non
     own = model.source.tokenizer_folders if model.source else {}
     for name, padding in facts.padding.items():
         _save_tokenizer(own.get(name), folder / name, padding)
-    scheduler = _save_scheduler(model, folder / "scheduler", facts.scheduler)
+    scheduler = _save_scheduler(model, folder / "scheduler", facts)
     index = {**facts.index, "scheduler": ["diffusers", scheduler], "_diffusers_version": diffusers.__version__}
     _write_json(folder / "model_index.json", index)
 
@@ -82,13 +84,18 @@ def _save_tokenizer(own: Path | None, folder: Path, padding: str | None) -> None
         _write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "pad_token": padding})
 
 
-def _save_scheduler(model: Model, folder: Path, usual: Mapping[str, Any]) -> str:
-    """The model's own, with what was trained as its prediction type; returns its class."""
+def _save_scheduler(model: Model, folder: Path, facts: FolderFacts) -> str:
+    """The model's own, with what the training decided; returns its class."""
+    import diffusers
+
     folder.mkdir()
     own = model.source.scheduler_file if model.source else None
-    content = dict(read_config(own) if own is not None and own.is_file() else usual)
-    content |= {"_class_name": content.get("_class_name", usual["_class_name"]), "prediction_type": usual["prediction_type"]}
-    _write_json(folder / "scheduler_config.json", content)
+    content = {"_class_name": facts.scheduler["_class_name"]}
+    content |= read_config(own) if own is not None and own.is_file() else facts.scheduler
+    known = inspect.signature(getattr(diffusers, content["_class_name"], object)).parameters
+    if not facts.schedule.keys() <= known.keys():  # it would sample on another schedule, with no more than a warning
+        content["_class_name"] = facts.scheduler["_class_name"]
+    _write_json(folder / "scheduler_config.json", {**content, **facts.schedule})
     return content["_class_name"]
 
 

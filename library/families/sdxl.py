@@ -1,7 +1,7 @@
 """The family Stable Diffusion XL. No module that is heavy to import is imported before the weights are asked for."""
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from library.data.text_layout import TextLayout
 from library.errors import UserError
 from library.families.base import Objective
-from library.families.objective import PREDICTION_TYPES, objective_of
+from library.families.objective import objective_of
 from library.families.reading import read_file, read_folder
 from library.families.single_file import clip_part, openclip_part, unet_part, vae_part
-from library.families.source import Layout, ModelSource
+from library.families.source import NOT_TRAINED, Layout, ModelSource, Trained
 from library.families.tokenizers import EXCLAMATION_MARK, cached_vocabulary, load_tokenizer
 from library.families.weight_files import Shapes
 from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
@@ -153,16 +153,15 @@ class StableDiffusionXL:
         layout: Layout,
         dtype: torch.dtype | None,
         metadata: Mapping[str, str],
-        done: tuple[int, int] = (0, 0),
-        trained: Collection[str] | None = None,
+        trained: Trained = NOT_TRAINED,
     ) -> None:
-        from library.families.saving import FolderFacts, Model, save_model
+        from library.families.saving import FolderFacts, Model, save_model, schedule_facts
 
         first, second = parts.text_encoders
         modules = {"unet": parts.unet, "text_encoder": first, "text_encoder_2": second, "vae": parts.vae}
-        scheduler = SCHEDULER | {"prediction_type": PREDICTION_TYPES[self.objective]}
-        facts = FolderFacts(INDEX, scheduler, {"tokenizer": None, "tokenizer_2": EXCLAMATION_MARK})
-        save_model(Model(modules, FILE_PARTS, self.source, trained), facts, path, layout, dtype, metadata, done)
+        schedule = schedule_facts(self.objective, trained.zero_terminal_snr)
+        facts = FolderFacts(INDEX, SCHEDULER, schedule, {"tokenizer": None, "tokenizer_2": EXCLAMATION_MARK})
+        save_model(Model(modules, FILE_PARTS, self.source, trained), facts, path, layout, dtype, metadata)
 
 
 def from_folder(folder: Path, name: str, options: ModelOptions) -> StableDiffusionXL:

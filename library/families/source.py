@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -82,3 +83,16 @@ class ModelSource:
         if self.path.is_dir():
             return "diffusers_safetensors" if self.parts["unet"].files[0].suffix == ".safetensors" else "diffusers"
         return "safetensors" if self.path.suffix.lower() == ".safetensors" else "ckpt"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training has done to a model, as far as saved files tell it."""
+
+    parts: Collection[str] | None = None  # unet, text_encoder, ...: those that are no longer the checkpoint's; None: all
+    epochs: int = 0
+    steps: int = 0
+    zero_terminal_snr: bool = False  # whether on the schedule that ends in pure noise
+
+
+NOT_TRAINED = Trained()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from library.families.base import Family
-from library.families.source import Layout
+from library.families.source import Layout, Trained
 from library.methods.base import NotFiniteWeights
 from library.methods.freezing import enable_checkpointing, freeze, not_finite
 from library.methods.rates import ModelRates, unet_groups
@@ -30,6 +30,7 @@ class FullMethod:
         frozen_dtype: torch.dtype,
         no_half_vae: bool = False,
         gradient_checkpointing: bool = False,
+        zero_terminal_snr: bool = False,
     ):
         self._family = family
         self._rates = rates
@@ -37,11 +38,12 @@ class FullMethod:
         self._frozen_dtype = frozen_dtype
         self._no_half_vae = no_half_vae
         self._gradient_checkpointing = gradient_checkpointing
+        self._zero_terminal_snr = zero_terminal_snr
         self._trained: dict[str, nn.Module] = {}  # by the names that Diffusers gives to parts
         self._checkpointed: list[nn.Module] = []
         self._text_is_frozen = False
         self._place: BatchPlace | None = None  # of the last batch
-        self._done = (0, 0)  # epochs and steps
+        self._epochs, self._steps = 0, 0  # that are done
 
     @property
     def trains_text_encoder(self) -> bool:
@@ -105,7 +107,8 @@ class FullMethod:
 
     def after_step(self) -> dict[str, float]:
         assert self._place is not None, "a batch comes first"
-        self._done = (self._place.epoch if self._place.ends_epoch else self._place.epoch - 1, self._place.step)
+        self._epochs = self._place.epoch if self._place.ends_epoch else self._place.epoch - 1
+        self._steps = self._place.step
         return {}
 
     def has_nan(self) -> bool:
@@ -119,7 +122,8 @@ class FullMethod:
                 raise NotFiniteWeights(
                     f"{len(spoilt)} tensors of {name} are not finite{kind}, first {spoilt[0]}; nothing was written"
                 )
-        self._family.save(self._parts, path, self._layout, dtype, metadata, self._done, self._trained)
+        trained = Trained(self._trained.keys(), self._epochs, self._steps, self._zero_terminal_snr)
+        self._family.save(self._parts, path, self._layout, dtype, metadata, trained)
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:

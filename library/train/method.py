@@ -35,7 +35,8 @@ def make_method(settings: Settings, family: Family, seed: int, runtime: Runtime)
         return EmbeddingMethod(settings.embedding, rate, checkpointing, seed, per_layer)
     if settings.script.method == "full":
         rates, layout = _model_rates(settings, family), model_layout(settings.saving, family)
-        return FullMethod(family, rates, layout, runtime.frozen_dtype, settings.model.no_half_vae, checkpointing)
+        ends_in_noise = settings.noise.zero_terminal_snr
+        return FullMethod(family, rates, layout, runtime.frozen_dtype, settings.model.no_half_vae, checkpointing, ends_in_noise)
     return AdapterMethod(settings.network, settings.optimizer, checkpointing, seed, runtime.trained_dtype)
 
 

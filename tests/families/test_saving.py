@@ -6,14 +6,23 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from library.config.options.model import ModelOptions
+from library.diffusion.schedule import scaled_linear_schedule
 from library.families.base import Layout
 from library.families.detect import identify
 from library.families.reading import CONFIG_KEY
+from library.families.source import Trained
 from library.sampling.preview import PreviewOptions, draw_samples
 from library.sampling.prompts import SamplePrompt
 from library.types import TextSettings
@@ -106,7 +115,7 @@ def test_what_is_not_ours_stays_in_the_file(name, suffix, tmp_path):
     for module in modules(parts):
         for parameter in module.parameters():
             parameter.data += 1
-    family.save(parts, tmp_path / f"saved{suffix}", family.source_layout, torch.bfloat16, {}, done=(2, 30))
+    family.save(parts, tmp_path / f"saved{suffix}", family.source_layout, torch.bfloat16, {}, Trained(epochs=2, steps=30))
     saved = tensors_of(tmp_path / f"saved{suffix}")
     assert saved.keys() == plain.keys() | EXTRAS.keys()
     for key, tensor in (EXTRAS | unused).items():
@@ -191,6 +200,33 @@ def test_the_tokenizers_and_the_scheduler_of_a_folder_go_along(tmp_path):
     assert json.loads((tmp_path / "saved" / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")) == scheduler
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "expected"),
+    [
+        ("sd1", {"_class_name": "PNDMScheduler", "steps_offset": 1}, DDIMScheduler),  # this one does not know such schedules
+        ("sd2", {"_class_name": "DPMSolverMultistepScheduler"}, DPMSolverMultistepScheduler),
+        ("sdxl", None, EulerDiscreteScheduler),
+    ],
+)
+def test_a_folder_tells_the_schedule_that_was_trained_on(name, own, expected, tmp_path):
+    source = FOLDERS[name](tmp_path / "source")
+    file = source / "scheduler" / "scheduler_config.json"
+    if own is None:
+        file.unlink()
+    else:
+        config = json.loads(file.read_text(encoding="utf-8")) | own | {"prediction_type": "v_prediction"}
+        file.write_text(json.dumps(config), encoding="utf-8")
+    family, parts = loaded(source, v_parameterization=True)
+    family.save(parts, tmp_path / "saved", "diffusers", None, {}, Trained(zero_terminal_snr=True))
+    scheduler = PIPELINES[name].from_pretrained(tmp_path / "saved", local_files_only=True).scheduler
+    assert type(scheduler) is expected
+    assert (scheduler.config.prediction_type, scheduler.config.rescale_betas_zero_snr) == ("v_prediction", True)
+    ours = scaled_linear_schedule(zero_terminal_snr=True).alphas_cumprod
+    assert torch.allclose(scheduler.alphas_cumprod.double(), ours.double(), atol=1e-6)
+    if own is not None:
+        assert scheduler.config.steps_offset == 1
+
+
 # --- other programs ---
 
 PROMPT = SamplePrompt("a photo of sls frog", "blurry", 64, 96, 7, 3, 5.0, "ddim")
@@ -198,8 +234,6 @@ PIPELINES = {"sd1": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sd
 
 
 def picture_of(pipeline):
-    from diffusers import DDIMScheduler
-
     config = dict(pipeline.scheduler.config) | {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "leading"}
     pipeline.scheduler = DDIMScheduler.from_config(config)
     pipeline.set_progress_bar_config(disable=True)
