@@ -11,17 +11,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from library.config.options import ModelOptions
 from library.families.detect import identify
-from tests.tiny_models import tiny_sd1_parts, tiny_sd1_single_file
+from library.methods.rates import ENCODERS
+from tests.tiny_models import tiny_sd1_parts, tiny_sd1_single_file, tiny_sd2_folder, tiny_sdxl_folder
 from tests.train.runs import KILL, Strike, Workshop, make_workshop, write_picture
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
 
-DB, FT = "train_db.py", "fine_tune.py"
+DB, FT, XL = "train_db.py", "fine_tune.py", "sdxl_train.py"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,8 @@ def workshop(tmp_path_factory) -> Workshop:
     (workshop.folder / "reg" / "1_frog").mkdir(parents=True)
     for number in range(5):
         write_picture(workshop.folder / "reg" / "1_frog" / f"{number}.png", 50 + number)
+    tiny_sdxl_folder(workshop.folder / "sdxl")
+    (workshop.folder / "prompts.txt").write_text("a toad --w 64 --h 64 --s 2 --d 1\n", encoding="utf-8")
     return workshop
 
 
@@ -42,6 +45,8 @@ def of(workshop: Workshop, script: str) -> Workshop:
     if script == DB:
         return workshop
     described = {"train_data_dir": str(workshop.folder / "data" / "1_toad"), "in_json": str(workshop.folder / "meta.json")}
+    if script == XL:
+        described["pretrained_model_name_or_path"] = str(workshop.folder / "sdxl")
     return replace(workshop, script=script, options={**workshop.options, **described, "caption_extension": None})
 
 
@@ -55,7 +60,7 @@ def parts_of(path: Path) -> dict[str, dict[str, Tensor]]:
     """The tensors of a saved model by part, in the dtypes that they have in the file."""
     family = identify(ModelOptions(pretrained_model_name_or_path=str(path)))
     parts = family.load(ModelOptions(), torch.float32, "cpu")
-    modules = {"unet": parts.unet, "text_encoder": parts.text_encoders[0], "vae": parts.vae}
+    modules = {"unet": parts.unet, **dict(zip(ENCODERS, parts.text_encoders, strict=False)), "vae": parts.vae}
     return {name: module.state_dict() for name, module in modules.items()}
 
 
@@ -103,17 +108,27 @@ def test_mixed_precision(workshop, full):
     assert changed(folder / "toad") == ["unet", "text_encoder"]  # the VAE has 16 bits in memory, and all of them in the file
 
 
+BF16 = {"mixed_precision": "bf16", "full_bf16": True}
+FUSED = {"fused_backward_pass": True, "optimizer_type": "AdaFactor", "optimizer_args": ["relative_step=False"]}
+WATCHED = {"validation_split": 0.4, "save_best": True, "sample_every_n_steps": 2, "ema": True, "ema_samples": True}
 RESUMED = {
     "text-encoder-stops": (DB, {"stop_text_encoder_training": 3}),
     "fine-tune": (FT, {"train_text_encoder": True, "learning_rate_te": 1e-4, "gradient_checkpointing": True}),
     "fused": (FT, {"fused_optimizer_groups": 4, "ema": True, "max_grad_norm": 0.1}),
+    "watched": (DB, {**WATCHED, "reg_data_dir": "reg", "prior_loss_weight": 0.5}),
+    "sdxl-fused-bf16": (XL, {**BF16, **FUSED, "block_lr": ",".join(["0"] + ["1e-3"] * 22)}),
+    "sdxl": (XL, {**WATCHED, "train_text_encoder": True, "learning_rate_te1": 0, "fused_optimizer_groups": 3}),
 }
 
 
 @pytest.mark.parametrize("name", RESUMED)
 def test_killed_and_resumed_to_the_bit(workshop, name):
     script, options = RESUMED[name]
-    options |= {"max_train_steps": 6, "save_every_n_steps": 2, "save_last_n_steps": 1, "lr_scheduler": "cosine"}
+    options = {**options, "max_train_steps": 6, "save_every_n_steps": 2, "save_last_n_steps": 1, "lr_scheduler": "cosine"}
+    if "sample_every_n_steps" in options:
+        options["sample_prompts"] = str(workshop.folder / "prompts.txt")
+    if "reg_data_dir" in options:
+        options["reg_data_dir"] = str(workshop.folder / "reg")
     here = of(workshop, script)
     unbroken = parts_of(trained(here, name, **options) / "toad")
     rename = Strike("library.checkpoint.files.replace", 12, "before")
@@ -128,9 +143,18 @@ def test_killed_and_resumed_to_the_bit(workshop, name):
     resumed = parts_of(folder / "toad")
     for part, tensors in unbroken.items():
         assert all(torch.equal(resumed[part][key], tensor) for key, tensor in tensors.items())
-    assert sorted(path.name for path in folder.iterdir() if path.name.startswith((".", "toad"))) == sorted(
-        path.name for path in here.output(name).iterdir()
-    )
+    assert files_of(folder) == files_of(here.output(name))
+    assert pictures_of(folder) == pictures_of(here.output(name))
+    assert ("sample_prompts" in options) == bool(pictures_of(folder))
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith((".", "toad")))
+
+
+def pictures_of(folder: Path) -> dict[str, bytes]:
+    """The samples by step; names end in the time of day."""
+    return {path.name[: len("toad_000002_00")]: Image.open(path).tobytes() for path in (folder / "sample").glob("toad_0*.png")}
 
 
 def test_the_text_encoder_stays_as_it_was_at_its_last_step(workshop):
@@ -174,6 +198,41 @@ def test_a_model_is_saved_as_its_source_or_as_asked(workshop, source, options, e
     assert dtypes == {torch.float16}
 
 
+def test_the_other_vae_is_saved_and_what_a_file_holds_besides_stays(workshop):
+    source = tiny_sd1_single_file(workshop.folder / "with-more.safetensors")
+    more = {"model_ema.decay": torch.tensor(0.9999)}
+    save_file(load_file(source) | more, source)
+    vae = tiny_sd1_single_file(workshop.folder / "other.ckpt", seed=9)
+    options = {"pretrained_model_name_or_path": str(source), "vae": str(vae), "max_train_steps": 1, "save_every_n_steps": None}
+    folder = trained(workshop, "other-vae", save_state=None, **options)
+    saved, expected = parts_of(folder / "toad.safetensors")["vae"], tiny_sd1_parts(9).vae.state_dict()
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[key], tensor) for key, tensor in expected.items())
+    written = load_file(folder / "toad.safetensors")
+    assert written.keys() == load_file(source).keys()
+    assert torch.equal(written["model_ema.decay"], more["model_ema.decay"])
+
+
+@pytest.mark.parametrize("frozen", [{}, {"train_text_encoder": True, "learning_rate_te": 0.0}])
+def test_captions_can_be_cached_where_the_text_encoder_is_not_trained(workshop, frozen):
+    options = {"max_train_steps": 3, "save_every_n_steps": None, "save_state": None, **frozen}
+    plain = parts_of(trained(of(workshop, FT), f"not-cached-{len(frozen)}", **options) / "toad")
+    outcome = of(workshop, FT).train(f"cached-{len(frozen)}", cache_text_encoder_outputs=True, **options)
+    assert outcome.code == 0, outcome.output
+    assert "text encoder outputs: 0 captions from the cache, 5 encoded" in outcome.output
+    cached = parts_of(workshop.output(f"cached-{len(frozen)}") / "toad")
+    assert all(torch.equal(plain[part][key], tensor) for part, tensors in cached.items() for key, tensor in tensors.items())
+
+
+def test_a_folder_tells_how_it_was_trained(workshop):
+    source = tiny_sd2_folder(workshop.folder / "sd2", prediction_type="v_prediction")
+    options = {"v_parameterization": True, "zero_terminal_snr": True, "max_train_steps": 1, "save_every_n_steps": None}
+    folder = trained(workshop, "zero-snr", pretrained_model_name_or_path=str(source), save_state=None, **options)
+    config = json.loads((folder / "toad" / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    assert config.items() >= told.items()
+
+
 def losses(workshop: Workshop, name: str, **options: object) -> list[float]:
     trained(workshop, name, max_train_steps=4, save_every_n_steps=None, save_state=None, learning_rate=1e-9, **options)
     return [event["loss"] for event in workshop.events(name) if event["event"] == "step"]
@@ -208,6 +267,7 @@ ERRORS = [
     (FT, {"network_dim": 4}, "this is an option of train_network.py and sdxl_train_network.py, not of fine_tune.py"),
     (FT, {"stop_text_encoder_training": 5}, "the text encoder is not trained in any case"),
     (FT, {"learning_rate_te": 1e-5}, "learning_rate_te: the text encoder is not trained; remove this"),
+    (DB, {"fp8_base": True, "mixed_precision": "bf16"}, "fp8_base: a model that is trained itself needs more than 8 bits"),
     (DB, {"learning_rate_te2": 1e-5}, "learning_rate_te2: this model has one text encoder"),
     (DB, {"block_lr": "1,2"}, "block_lr holds 2 values; only SDXL models take them"),
     (DB, {"learning_rate": 0, "stop_text_encoder_training": -1}, "there is nothing to train"),
