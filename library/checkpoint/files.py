@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,10 @@ def atomic_write(path: str | Path, durable: bool = True, before_rename: Callable
     temporary = temporary_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        temporary.touch()
+        rights = temporary.stat().st_mode  # that new files get here
         yield temporary
+        _give_rights(temporary, rights)
         if durable:
             flush_file(temporary)
         if before_rename is not None:
@@ -56,6 +60,7 @@ def atomic_directory(path: str | Path, before_rename: Callable[[Path], None] | N
         yield temporary
         for folder, _, names in os.walk(temporary):
             for name in names:
+                _give_rights(Path(folder, name), temporary.stat().st_mode & 0o666)
                 flush_file(Path(folder, name))
             flush_folder(Path(folder))
         if before_rename is not None:
@@ -67,6 +72,13 @@ def atomic_directory(path: str | Path, before_rename: Callable[[Path], None] | N
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     flush_folder(path.parent)
+
+
+def _give_rights(path: Path, rights: int) -> None:
+    """Some writers (safetensors) make files that nobody but their owner may read."""
+    if stat.S_IMODE(path.stat().st_mode) != stat.S_IMODE(rights):
+        with suppress(OSError):  # not every file system knows rights
+            path.chmod(stat.S_IMODE(rights))
 
 
 def write_text(path: str | Path, text: str) -> None:

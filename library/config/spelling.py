@@ -12,6 +12,9 @@ def closest(written: str, candidates: Iterable[str]) -> str | None:
     tidy = written.strip().lower().replace("-", "_").replace(" ", "_")
     if tidy in known:
         return tidy
+    begun = [name for name in known if tidy and name.startswith(tidy)]
+    if len(begun) == 1:  # an abbreviation
+        return begun[0]
     matches = difflib.get_close_matches(tidy, known, n=1, cutoff=0.65)
     return matches[0] if matches else None
 

@@ -29,6 +29,7 @@ from library.data.report import DataReport, data_report
 from library.data.sources import prepare_datasets
 from library.data.templates import word_replacements
 from library.data.text_cache import check_captions_cacheable
+from library.data.wording import shortened_names
 from library.errors import UserError
 from library.families.base import Family
 from library.families.detect import identify
@@ -106,7 +107,7 @@ class Plan:
             f"steps: {length.first_step} to {length.last_step}, {length.epochs} epochs; seed {self.seed}",
             f"effective batch: {self.effective_batch} (batch x {self.world_size} processes x {accumulation} accumulated)",
             *(self.validation.lines() if self.validation else ()),
-            f"files kept in {self.output_dir}: {', '.join(kept[:8])}{f' and {len(kept) - 8} more' if len(kept) > 8 else ''}",
+            f"files kept in {self.output_dir}: {shortened_names(kept)}",
         ]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from library.checkpoint import files, temporary
 from library.checkpoint.files import atomic_directory, atomic_write, free_space_check, remove, set_aside, writable_check
@@ -30,6 +32,22 @@ def test_a_written_file_has_its_name_and_nothing_else_is_left(tmp_path: Path) ->
         temporary_file.write_bytes(b"whole")
     assert names(tmp_path / "new") == ["a.json"]
     assert (tmp_path / "new" / "a.json").read_bytes() == b"whole"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_have_the_rights_that_new_files_get_whoever_writes_them(tmp_path: Path, umask: int, rights: int) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_write(tmp_path / "a.safetensors") as temporary_file:
+            save_file({"a": torch.zeros(1)}, temporary_file)
+        with atomic_directory(tmp_path / "state") as temporary_folder:
+            save_file({"a": torch.zeros(1)}, temporary_folder / "a.safetensors")
+            (temporary_folder / "b.json").write_text("{}", encoding="utf-8")
+    finally:
+        os.umask(before)
+    written = ("a.safetensors", "state/a.safetensors", "state/b.json")
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in written] == [rights] * 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

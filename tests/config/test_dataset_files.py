@@ -169,6 +169,7 @@ HERE = "data.toml [[datasets]] 1"
 SUBSET_HERE = f"{HERE} [[datasets.subsets]] 1"
 MISTAKES = [
     (FROG + "num_repeat = 2\n", [f"{SUBSET_HERE} num_repeat: unknown key", 'did you mean "num_repeats"']),
+    (FROG + "caption_ext = '.txt'\n", ['did you mean "caption_extension"']),
     (with_dataset("resolutin = 1"), [f"{HERE} resolutin: unknown key", 'did you mean "resolution"']),
     ("[general]\nbatch_sise = 1\n" + FROG, ["data.toml [general] batch_sise: unknown key", 'did you mean "batch_size"']),
     (FROG + "num_repeats = '2'\n", [f"{SUBSET_HERE} num_repeats: expected a whole number", "write num_repeats = 2"]),

@@ -61,6 +61,7 @@ def test_folders_whose_name_says_nothing_are_noted(load: Load, tmp_path: Path) -
         (["--train_data_dir", "empty"], ["--train_data_dir: empty needs", "20_sls frog"]),
         (["--train_data_dir", "loose"], ["loose needs", "files that lie in it directly are not read"]),
         (["--train_data_dir", "unnamed"], ["unnamed needs", "20_sls frog"]),
+        (["--train_data_dir", "good/1_frog"], ["1_frog needs", 'it is itself named like one, so give "good"']),
         (["--train_data_dir", "good", "--reg_data_dir", "missing"], ["--reg_data_dir: there is no folder"]),
         (["--train_data_dir", "good", "--resolution", "100"], ["--resolution: 100 is not a positive multiple of 8; write 128"]),
         (

@@ -120,6 +120,12 @@ def test_all_mistakes_at_once(workshop):
         assert any(word in message for message in messages), messages
 
 
+def test_of_many_files_the_last_ones_are_named_too(workshop):
+    (line,) = (line for line in plan(workshop, "many", save_every_n_steps=1, max_train_steps=20).lines() if "files kept" in line)
+    assert "toad-step00000001.safetensors" in line and line.endswith(", toad.safetensors (21 in all)")
+    assert line.count(".safetensors") == 8
+
+
 def test_what_is_measured_and_when(workshop):
     def lines(**options) -> list[str]:
         found = plan(workshop, "measured", max_train_steps=7, validation_split=0.6, **options)

@@ -60,7 +60,8 @@ def _subsets_in(folder: Path, layers: Layers, option: str, notes: list[str], mis
         subsets.append(_subset(child, repeats, words, option == "reg_data_dir", layers))
     if not subsets:
         loose = " (files that lie in it directly are not read)" if any(child.is_file() for child in children) else ""
-        mistakes.append(f"{place}: {folder} needs {_CONVENTION}; it has none{loose}")
+        itself = f'; it is itself named like one, so give "{folder.parent}"' if (_read_name(folder.name)[0] or 0) > 0 else ""
+        mistakes.append(f"{place}: {folder} needs {_CONVENTION}; it has none{loose}{itself}")
     return subsets
 
 
