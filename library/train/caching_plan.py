@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from library.config.check import check_settings
 from library.config.datasets import DatasetSettings, load_dataset_settings
@@ -16,8 +17,7 @@ from library.data.text_cache import check_captions_cacheable
 from library.errors import UserError
 from library.families.base import Family
 from library.families.detect import identify
-from library.methods.network_module import check_network
-from library.train.plan import check_bucket_steps, collect
+from library.train.plan import check_bucket_steps, check_the_network, collect
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,12 @@ def make_caching_plan(settings: Settings) -> CachingPlan:
     """Check all that needs no model. UserError tells every mistake."""
     wanted = _wanted(settings)
     written = collect(notes=lambda: check_settings(wanted), datasets=lambda: load_dataset_settings(settings))
-    families: list[Family] = []  # none, if the model is a mistake
-
-    def find_family() -> Family:
-        families.append(_identify(settings))
-        return families[0]
-
-    def check_the_network() -> None:
-        if settings.network.base_weights:
-            check_network(settings.network, families[0].name if families else "")
-
-    found = collect(
-        family=find_family,
-        prepared=lambda: _prepare(wanted, written["datasets"], families[0] if families else None),
-        network=check_the_network,
+    found: dict[str, Any] = {}
+    collect(
+        found,
+        family=lambda: _identify(settings),
+        prepared=lambda: _prepare(wanted, written["datasets"], found.get("family")),
+        network=lambda: check_the_network(settings, found.get("family")) if settings.network.base_weights else None,
     )
     prepared: list[PreparedDataset] = found["prepared"]
     report, own = data_report(prepared), _nothing_else(wanted)

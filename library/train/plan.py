@@ -157,24 +157,16 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
     from library.optim.optimizers import check_optimizer  # imports torch, which takes seconds
 
     saving = settings.saving
-    families: list[Family] = []  # none, if the model is a mistake
-
-    def find_family() -> Family:
-        families.append(identify(settings.model))
-        return families[0]
-
-    def check_the_network() -> None:
-        if settings.script.method == "adapter":
-            check_network(settings.network, families[0].name if families else "")
-
+    found: dict[str, Any] = {}
     return collect(
-        identify=find_family,
-        prepared=lambda: _prepare(settings, datasets, families[0] if families else None),
+        found,
+        identify=lambda: identify(settings.model),
+        prepared=lambda: _prepare(settings, datasets, found.get("identify")),
         prompts=lambda: _prompts(settings),
         resume=lambda: _state(settings),
         hub=lambda: check_hub(settings.hub),
         optimizer=lambda: check_optimizer(settings.optimizer),
-        network=check_the_network,
+        network=lambda: check_the_network(settings, found.get("identify")) if settings.script.method == "adapter" else None,
         memory=lambda: check_memory_options(settings.memory, settings.training.mixed_precision),
         output=lambda: _check_output(saving.output_dir or ""),
         logs=lambda: writable_check(settings.logging.logging_dir, "logging_dir") if settings.logging.logging_dir else None,
@@ -212,6 +204,11 @@ def _prepare(settings: Settings, datasets: list[DatasetSettings], family: Family
     if unused := [name for name in names if settings.changed(name)]:
         prepared.notes.append(f"{where}: the class decides about pictures and captions; not used are {', '.join(unused)}")
     return [prepared]
+
+
+def check_the_network(settings: Settings, family: Family | None) -> None:
+    """No family: the model is a mistake."""
+    check_network(settings.network, family.name if family else "")
 
 
 def check_bucket_steps(datasets: list[DatasetSettings], family: Family) -> None:
@@ -256,18 +253,21 @@ def _check_output(folder: str) -> None:
     free_space_check(folder, LEAST_ROOM)
 
 
-def collect(**checks: Callable[[], Any]) -> dict[str, Any]:
-    """Run every check; the mistakes of all of them are reported at once."""
-    results: dict[str, Any] = {}
+def collect(found: dict[str, Any] | None = None, **checks: Callable[[], Any]) -> dict[str, Any]:
+    """Run every check; the mistakes of all of them are reported at once.
+
+    The results go into `found`, where a check can look for those of the checks before it: a mistake has left none.
+    """
+    found = {} if found is None else found
     messages: list[str] = []
     for name, check in checks.items():
         try:
-            results[name] = check()
+            found[name] = check()
         except UserError as error:
             messages += error.messages
     if messages:
         raise UserError(*messages)
-    return results
+    return found
 
 
 def _check_scheduler(settings: Settings, length: RunLength) -> None:
