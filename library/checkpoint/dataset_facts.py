@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def dataset_identity(datasets: Sequence[Prepared]) -> DatasetIdentity:
         for record in prepared.records:
             name = record.path.replace("\\", "/").rsplit("/", 1)[-1]
             others = _as_json(record.size, record.subset, record.is_reg, record.num_repeats, record.bucket)
-            digest.update(f"[{json.dumps(name)}, {others[1:]}".encode())
+            digest.update(f"[{encode_basestring_ascii(name)}, {others[1:]}".encode())
     return DatasetIdentity(
         fingerprint=digest.hexdigest(),
         images=sum(len(prepared.records) for prepared in datasets),

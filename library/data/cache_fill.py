@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from library.data.borrowed_check import check_borrowed
 from library.data.cache import CacheSettings, LatentCache
 from library.data.cache_file import Latents, Versions, write_entry
 from library.data.image_files import BadImage
-from library.data.pixels import Pixels, crop_ltrb, fixed_pixels, model_input
+from library.data.pixels import crop_ltrb, fixed_pixels, model_input
 from library.data.read_ahead import read_ahead
 from library.data.records import ImageRecord, Place, PreparedDataset
 from library.data.scan import in_threads
@@ -85,6 +85,16 @@ def _largest_first(bucket: tuple[int, int]) -> tuple[int, int]:
     return -width * height, width
 
 
+class _Image(NamedTuple):
+    """What is encoded of an image, and kept beside its latents."""
+
+    pixels: torch.Tensor  # [1, 3, H, W] float32 in [-1, 1]
+    weights: np.ndarray | None  # [H, W] uint8
+
+    def mirrored(self) -> _Image:
+        return _Image(self.pixels.flip(-1), None if self.weights is None else self.weights[:, ::-1])
+
+
 class _Filling:
     """One round of encoding: what it works with, and what goes wrong."""
 
@@ -103,8 +113,8 @@ class _Filling:
         done = 0
         for batch in self._batches(missing):
             found = zip(batch, islice(loaded, len(batch)), strict=True)
-            pixels = {place: image for place, image in found if image is not None}
-            for place, versions in self._encode_batch(pixels).items():
+            images = {place: image for place, image in found if image is not None}
+            for place, versions in self._encode_batch(images).items():
                 writing.append(self._pool.submit(self._store, place, versions))
             while len(writing) > LOOK_AHEAD:
                 writing.popleft().result()
@@ -120,28 +130,30 @@ class _Filling:
             while batch := list(islice(same_size, self._cache.settings.vae_batch_size)):
                 yield batch
 
-    def _load(self, place: Place) -> Pixels | None:
-        """An image's pixels; None, and a note, if it cannot be read."""
+    def _load(self, place: Place) -> _Image | None:
+        """An image as the VAE takes it; None, and a note, if it cannot be read."""
         try:
             if not self._cache.in_memory:  # before reading: if the image is replaced after this, the entry is known to be stale
                 self._fingerprints[place] = self._cache.fingerprint(place)
-            return fixed_pixels(self._cache.record(place), self._cache.subset(place))
+            pixels = fixed_pixels(self._cache.record(place), self._cache.subset(place))
+            return _Image(model_input([pixels.image]), pixels.weights)  # here, so that the thread that encodes need not do it
         except BadImage as error:
             self._unreadable[error.path] = error.reason
             return None
 
-    def _encode_batch(self, pixels: dict[Place, Pixels]) -> dict[Place, Versions]:
+    def _encode_batch(self, images: dict[Place, _Image]) -> dict[Place, Versions]:
         """The latents of images of one size; an image without finite latents is noted and left out."""
-        versions: dict[Place, Versions] = {place: {} for place in pixels}
+        versions: dict[Place, Versions] = {place: {} for place in images}
         for flipped in (False, True):
             shown = {
                 place: image.mirrored() if flipped else image
-                for place, image in pixels.items()
+                for place, image in images.items()
                 if self._cache.subset(place).flip_aug or not flipped
             }
             if not shown:
                 continue
-            posterior = self._encode(model_input([image.image for image in shown.values()]))
+            batch = [image.pixels for image in shown.values()]
+            posterior = self._encode(batch[0] if len(batch) == 1 else torch.cat(batch))  # a copy waits for the threads that load
             means, stds = (tensor.float().cpu().numpy() for tensor in (posterior.mean, posterior.std))
             for (place, image), mean, std in zip(shown.items(), means, stds, strict=True):
                 versions[place][flipped] = Latents(mean, std, image.weights)

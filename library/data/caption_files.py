@@ -17,10 +17,11 @@ _FACE_PIECES = 4  # photo_cx_cy_w_h: face detection adds these to the names of w
 def find_caption(folder: Folder, image: str, extension: str) -> str | None:
     """The name of the image's caption file: of its own, else of the photo that it was cut out of."""
     stem, _ = split_name(image)
-    found = folder.others.get(stem + extension) or folder.others.get(stem + extension.lower())
-    photo, *pieces = stem.rsplit("_", _FACE_PIECES)
-    if found or not photo or len(pieces) < _FACE_PIECES:
+    if found := folder.others.get(stem + extension) or folder.others.get(stem + extension.lower()):
         return found
+    photo, *pieces = stem.rsplit("_", _FACE_PIECES)
+    if not photo or len(pieces) < _FACE_PIECES:
+        return None
     return folder.others.get(photo + extension) or folder.others.get(photo + extension.lower())
 
 

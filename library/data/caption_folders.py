@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from library.data.caption_files import caption_lines, captions_elsewhere, find_caption
 from library.data.class_images import check_class_images, check_place, list_class_folder, missing_class_images, name_of
-from library.data.folder_index import FolderIndex, Known
+from library.data.folder_index import FolderIndex
 from library.data.folders import Folder, describe_left_out, same_names, why_empty, within
 from library.data.listing import Listing
 from library.data.masks import pair_masks
-from library.data.scan import in_threads
+from library.data.scan import read_each
 from library.data.wording import shortened
 from library.errors import UserError
 
@@ -54,35 +54,34 @@ def _find_captions(
 ) -> None:
     """The caption of each image: its lines if wildcards choose between them, else the first line; None without a file."""
     files = {image: find_caption(folder, image, subset.caption_extension) for image in folder.images}
-    paths = dict(zip(folder.images, listing.paths, strict=True))
-    known: dict[str, Known] = {}
+    captions: dict[str, str] = {}
     if subset.cache_info:
-        listing.index = FolderIndex(path)
-        known = {image: listing.index.look_up(image, file) for image, file in files.items()}
-        listing.claimed_sizes = {paths[image]: found.size for image, found in known.items() if found.size}
-    lines = {image: found.lines for image, found in known.items() if found.lines is not None}
-    unread = {image: file for image, file in files.items() if file and image not in lines}
-    lines |= _read_captions(dict(zip(unread, within(path, unread.values()), strict=True)), mistakes)
-    cut = 0
-    for image in folder.images:
-        found = lines.get(image)
-        cut += found is not None and len(found) > 1
-        first_or_all = found if found is None or subset.caption.enable_wildcard else found[:1]
-        listing.captions.append(None if first_or_all is None else "\n".join(first_or_all))
-        if listing.index:
-            listing.index_captions[image] = subset.class_tokens or "" if found is None else "\n".join(found)
+        listing.index = FolderIndex(path, files)
+        known = listing.index.known
+        listing.claimed_sizes = {
+            image_path: known[image].size for image, image_path in zip(folder.images, listing.paths, strict=True) if image in known
+        }
+        captions = {image: found.caption for image, found in known.items() if files[image]}
+    unread = {image: file for image, file in files.items() if file and image not in captions}
+    captions |= _read_captions(dict(zip(unread, within(path, unread.values()), strict=True)), mistakes)
+    listing.captions = [captions.get(image) for image in folder.images]
+    if listing.index:
+        listing.index_captions = {image: captions.get(image, subset.class_tokens or "") for image in folder.images}
+    cut = [position for position, caption in enumerate(listing.captions) if caption and "\n" in caption]
     if cut and not subset.caption.enable_wildcard:
-        notes.append(f"{subset.where}: of {cut} captions with several lines only the first is used (enable_wildcard uses all)")
+        for position in cut:
+            listing.captions[position] = (listing.captions[position] or "").partition("\n")[0]
+        notes.append(f"{subset.where}: of {len(cut)} captions with several lines only the first is used (enable_wildcard uses all)")
 
 
-def _read_captions(files: dict[str, str], mistakes: list[str]) -> dict[str, list[str]]:
+def _read_captions(files: dict[str, str], mistakes: list[str]) -> dict[str, str]:
     """The lines of each image's caption file."""
-    lines: dict[str, list[str]] = {}
+    captions: dict[str, str] = {}
     unreadable: list[str] = []
-    for image, found in zip(files, in_threads(caption_lines, list(files.values())), strict=True):
+    for image, found in zip(files, read_each(caption_lines, list(files.values())), strict=True):
         if isinstance(found, UserError):
             unreadable += found.messages
         else:
-            lines[image] = found
+            captions[image] = "\n".join(found)
     mistakes += shortened(unreadable, "captions that cannot be read")
-    return lines
+    return captions

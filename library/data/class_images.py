@@ -71,6 +71,8 @@ def missing_class_images(folder: Folder, path: Path, subset: SubsetSettings, dat
 
     Pictures of the user's count. The lowest free numbers are taken: after a kill, the same ones as before.
     """
+    if len(folder.images) >= subset.num_class_images:
+        return None
     there = {int(match[1]) for image in folder.images if (match := _NAME.fullmatch(Path(image).stem.lower()))}
     new: list[int] = []
     while len(folder.images) + len(new) < subset.num_class_images:
@@ -78,8 +80,6 @@ def missing_class_images(folder: Folder, path: Path, subset: SubsetSettings, dat
         while number in there:
             number += 1
         new.append(number)
-    if not new:
-        return None
     assert subset.class_prompt is not None
     numbers = tuple(sorted(there.union(new)))
     return ClassImages(path, subset.class_prompt, dataset.resolution, dataset.batch_size, numbers, frozenset(new))

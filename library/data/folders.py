@@ -27,11 +27,13 @@ def list_folder(path: Path, where: str) -> Folder:
     """The folder's files, or a UserError that begins with `where`."""
     try:
         with os.scandir(path) as entries:
-            names = sorted(entry.name for entry in entries if _is_listed(entry))
+            names = sorted([entry.name for entry in entries if entry.is_file() or _leads_nowhere(entry)])
     except OSError as error:
         raise UserError(f'{where}: the folder "{path}" cannot be read: {error.strerror}') from error
     folder = Folder([], {}, Counter())
     for name in names:
+        if name.startswith("."):
+            continue
         stem, extension = split_name(name)
         kind = extension.lower()
         if kind in EXTENSIONS:
@@ -60,9 +62,9 @@ def split_name(name: str) -> tuple[str, str]:
     return (stem, dot + kind) if stem and kind else (name, "")
 
 
-def _is_listed(entry: os.DirEntry[str]) -> bool:
-    """Files, and links that lead nowhere: whoever reads those will say so."""
-    return not entry.name.startswith(".") and (entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a broken link: it counts as a file, and whoever reads it will say what is wrong."""
+    return entry.is_symlink() and not entry.is_dir()
 
 
 def why_empty(path: Path, folder: Folder) -> str:

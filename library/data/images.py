@@ -32,10 +32,10 @@ def read_image(path: str, keep_alpha: bool = False) -> np.ndarray:
         if upright is not None:
             pixels = pixels.transpose(upright)
         if keep_alpha:
-            return np.array(pixels.convert("RGBA"))
+            return np.array(_in_mode(pixels, "RGBA"))
         if pixels.mode == "RGBA":
             pixels = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
-        return np.array(pixels.convert("RGB"))
+        return np.array(_in_mode(pixels, "RGB"))
 
 
 def fit_image(
@@ -86,4 +86,9 @@ def _to_8_bit(path: str, image: Image.Image) -> Image.Image:
 
 def _to_rgba(image: Image.Image) -> Image.Image:
     """RGBA if anything in the image may be transparent, else RGB."""
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return _in_mode(image, "RGBA" if image.has_transparency_data else "RGB")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image itself if that is its mode: `convert` would copy it."""
+    return image if image.mode == mode else image.convert(mode)

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from library.data.lookalikes import Lookalike
@@ -25,6 +25,11 @@ class ImageCounts:
     aspect_errors: float = 0.0  # sum over images of |width/height of the bucket - that of the image|
     without_caption: int = 0  # neither a caption nor class tokens, or an empty caption file
     lookalikes: int = 0  # look like an earlier image of the dataset; 0 too if nobody compared them
+
+    @classmethod
+    def sum_of(cls, parts: Iterable[ImageCounts]) -> ImageCounts:
+        """All of them together."""
+        return cls(*map(sum, zip(*map(astuple, parts), strict=True)))
 
     def add(self, record: ImageRecord) -> None:
         self.images += 1
@@ -101,19 +106,17 @@ def cropped_share(record: ImageRecord) -> float:
 
 
 def _report_dataset(prepared: PreparedDataset, lookalikes: list[Lookalike] | None) -> DatasetReport:
-    total = ImageCounts()
     buckets: dict[Size, ImageCounts] = defaultdict(ImageCounts)
     captions = CaptionCounts()
     copies = {found.path for found in lookalikes or ()}
     for record in prepared.records:
         silent = _count_caption(captions, record, prepared.settings.subsets[record.subset].class_tokens)
-        for counts in (total, buckets[record.bucket]):
-            counts.add(record)
-            counts.without_caption += silent
-            counts.lookalikes += record.path in copies
+        counts = buckets[record.bucket]
+        counts.add(record)
+        counts.without_caption += silent
+        counts.lookalikes += record.path in copies
     for ring in prepared.regularisation_rings:
         buckets[prepared.records[ring.order[0]].bucket].entries += ring.slots
-        total.entries += ring.slots
     settings = prepared.settings
     return DatasetReport(
         settings={
@@ -123,7 +126,7 @@ def _report_dataset(prepared: PreparedDataset, lookalikes: list[Lookalike] | Non
             "enable_bucket": settings.enable_bucket,
             "bucket_no_upscale": settings.bucket_no_upscale,
         },
-        total=total,
+        total=ImageCounts.sum_of(buckets.values()),
         buckets=dict(sorted(buckets.items())),
         captions=captions,
         train_entries=len(prepared.train_entries),

@@ -12,7 +12,6 @@ from library.data.buckets import Assignment, bucket_assigner
 from library.data.caption_folders import list_captioned
 from library.data.class_images import agree_on_sizes
 from library.data.described import list_described
-from library.data.folders import file_name
 from library.data.listing import Listing
 from library.data.records import ImageRecord, PreparedDataset, Size
 from library.data.scan import Scan, scan_images
@@ -22,6 +21,8 @@ from library.errors import UserError
 
 if TYPE_CHECKING:
     from library.config.datasets import DatasetSettings, SubsetSettings
+
+_MANY = 10_000  # images: from here on the garbage collector is told to leave them alone for good
 
 
 def prepare_datasets(
@@ -33,7 +34,10 @@ def prepare_datasets(
     files that are not there.
     """
     with _no_collecting():
-        return _prepare_datasets(datasets, on_bad_image, latent_suffix)
+        prepared = _prepare_datasets(datasets, on_bad_image, latent_suffix)
+    if sum(len(dataset.records) for dataset in prepared) > _MANY:
+        gc.freeze()
+    return prepared
 
 
 @contextmanager
@@ -108,8 +112,9 @@ def _prepare(dataset: DatasetSettings, listings: list[Listing], notes: list[str]
     for listing in listings:
         subset = dataset.subsets[listing.subset]
         usable = []
+        all_good = not (scan.bad or listing.bad or listing.latent_buckets or listing.masks)
         for position, path in enumerate(listing.paths):
-            reason = _why_bad(listing, position, scan, assign)
+            reason = None if all_good else _why_bad(listing, position, scan, assign)
             if reason is None:
                 usable.append(_record(listing, position, subset, scan, assign))
             else:
@@ -173,8 +178,10 @@ def _write_index(listing: Listing, subset: SubsetSettings, scan: Scan) -> list[s
     if listing.index is None:
         return []
     future = listing.future_sizes
-    sizes = {file_name(path): scan.sizes[path] for path in listing.paths if path in scan.sizes and path not in future}
-    problem = listing.index.write(sizes, listing.index_captions)
+    captions = listing.index_captions
+    images = zip(captions, listing.paths, strict=True)
+    sizes = {image: scan.sizes[path] for image, path in images if path in scan.sizes and path not in future}
+    problem = listing.index.write(sizes, captions)
     return [f"{subset.where} cache_info: {problem}"] if problem else []
 
 

@@ -40,6 +40,12 @@ def content(folder: Path) -> dict:
     return json.loads((folder / folder_index.NAME).read_text(encoding="utf-8"))
 
 
+def change_entries(folder: Path, **changes) -> None:
+    """The index with something else in every entry, written as it is written by us."""
+    lines = [f"{json.dumps(path)}:{json.dumps({**entry, **changes})}" for path, entry in content(folder).items()]
+    (folder / folder_index.NAME).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
 def test_a_second_start_reads_nothing(folder, work):
     first = known(folder)
     assert sorted(work) == sorted(name for number in range(3) for name in (f"{number}.png", f"{number}.txt"))
@@ -71,7 +77,7 @@ def test_what_changed_is_read_again(folder, work):
     (folder / "2.txt").unlink()
     write_image(folder / "3.png", (64, 64), 9)
     found = known(folder)
-    assert sorted(work) == ["0.png", "1.txt", "3.png"]
+    assert sorted(work) == ["0.png", "0.txt", "1.png", "1.txt", "2.png", "3.png"]
     assert found["0.png"] == ((128, 128), "one 0, two, three, four, five", True)
     assert found["1.png"][1:] == ("another", True)
     assert found["2.png"][1:] == found["3.png"][1:] == ("", False)
@@ -85,7 +91,11 @@ def test_the_same_bytes_at_another_time_are_another_file(folder, work):
     work.clear()
     os.utime(folder / "0.png", ns=(5, 5))
     known(folder)
-    assert work == ["0.png"]
+    assert sorted(work) == ["0.png", "0.txt"]
+    work.clear()
+    os.utime(folder / "1.txt", ns=(5, 5))
+    known(folder)
+    assert sorted(work) == ["1.png", "1.txt"]
 
 
 def test_a_picture_that_is_gone_leaves_the_index(folder):
@@ -114,10 +124,17 @@ def test_what_others_or_nobody_wrote_is_not_believed(folder, text):
     assert len(content(folder)) == 3
 
 
-def test_stamps_beside_nonsense(folder):
+@pytest.mark.parametrize("nonsense", [{"resolution": [3]}, {"resolution": [0, -1]}, {"caption": 5}])
+def test_stamps_beside_nonsense(folder, nonsense):
     known(folder)
-    damaged = {path: {**entry, "resolution": [3], "caption": 5} for path, entry in content(folder).items()}
-    (folder / folder_index.NAME).write_text(json.dumps(damaged), encoding="utf-8")
+    change_entries(folder, **nonsense)
+    assert known(folder)["0.png"] == ((96, 64), "one 0, two, three, four, five", True)
+
+
+def test_an_index_that_another_tool_has_written_anew_is_not_believed(folder, work):
+    known(folder)
+    others = {path: {**entry, "caption": "another"} for path, entry in content(folder).items()}
+    (folder / folder_index.NAME).write_text(json.dumps(others, indent=2), encoding="utf-8")
     assert known(folder)["0.png"] == ((96, 64), "one 0, two, three, four, five", True)
 
 
@@ -134,8 +151,7 @@ def test_an_empty_caption_stays_one(folder):
 
 def test_a_wrong_size_is_found_where_pixels_are_looked_at(folder):
     known(folder)
-    wrong = {path: {**entry, "resolution": [640, 480]} for path, entry in content(folder).items()}
-    (folder / folder_index.NAME).write_text(json.dumps(wrong), encoding="utf-8")
+    change_entries(folder, resolution=[640, 480])
     assert known(folder)["0.png"][0] == (96, 64)
 
 
@@ -171,8 +187,7 @@ def test_an_index_that_holds_is_not_written_again(folder, monkeypatch):
 
 def test_a_caption_that_vanishes_between_listing_and_reading_is_not_taken_from_the_index(folder):
     known(folder)
-    index = folder_index.FolderIndex(folder)
     (folder / "0.txt").unlink()
     (folder / "1.png").unlink()
-    assert index.look_up("0.png", "0.txt") == ((96, 64), None)
-    assert index.look_up("1.png", "1.txt") == (None, ["one 1, two, three, four, five"])
+    index = folder_index.FolderIndex(folder, {f"{number}.png": f"{number}.txt" for number in range(3)})
+    assert index.known == {"2.png": ((64, 96), "one 2, two, three, four, five")}
