@@ -48,7 +48,7 @@ class Batch:
     captions: list[str]  # processed
     image_paths: list[str]
     loss_weights: Tensor  # [B] float32: 1, or prior_loss_weight for regularisation images
-    images: Tensor | None  # [B, 3, H, W] in [-1, 1]
+    images: Tensor | None  # [B, 3, H, W] uint8; float32 in [-1, 1] if a class of the user's made them
     posterior: Posterior | None  # cached latents
     masks: Tensor | None  # [B, H, W] in [0, 1], weights of the loss per pixel
     original_sizes_hw: Tensor  # [B, 2] int64

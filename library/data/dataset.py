@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from library.data.cache import LatentCache
 from library.data.captions import Replacement, process_caption
-from library.data.pixels import augmented_pixels, crop_top_left, mask_weights, model_input
+from library.data.pixels import augmented_pixels, crop_top_left, mask_weights, stacked
 from library.data.records import ImageRecord, Place, PreparedDataset
 from library.data.text_cache import TextCache
 from library.seeding import python_random
@@ -137,7 +137,7 @@ class TrainingDataset(Dataset[Batch]):
             found = augmented_pixels(sample.record, sample.subset, self._random("augment", batch.place.epoch, sample.ref))
             pixels.append(found.mirrored() if sample.flipped else found)
         masks = mask_weights([found.weights for found in pixels], samples[0].record.bucket)
-        return replace(batch, images=model_input([found.image for found in pixels]), masks=masks)
+        return replace(batch, images=stacked([found.image for found in pixels]), masks=masks)
 
     def _with_latents(self, batch: Batch, samples: list[_Sample]) -> Batch:
         assert self.cache is not None

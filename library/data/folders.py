@@ -11,6 +11,7 @@ from library.data.image_files import EXTENSIONS
 from library.errors import UserError
 
 _OTHER_PICTURES = {".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jfif", ".psd", ".tga", ".svg", ".exr", ".ico"}
+_USUAL_ENDINGS = tuple(EXTENSIONS)  # in lower case
 _REMEDIES = {".avif": "pip install pillow-avif-plugin", ".jxl": "pip install pillow-jxl-plugin"}
 
 
@@ -33,6 +34,9 @@ def list_folder(path: Path, where: str) -> Folder:
     folder = Folder([], {}, Counter())
     for name in names:
         if name.startswith("."):
+            continue
+        if name.endswith(_USUAL_ENDINGS):
+            folder.images.append(name)
             continue
         stem, extension = split_name(name)
         kind = extension.lower()

@@ -80,13 +80,17 @@ def _split(image: np.ndarray) -> Pixels:
 
 def model_input(images: Sequence[np.ndarray]) -> torch.Tensor:
     """Images [H, W, 3] uint8 of one size as [B, 3, H, W] float32 in [-1, 1]."""
-    height, width, channels = images[0].shape
-    batch = np.empty((len(images), channels, height, width), np.float32)
-    for target, image in zip(batch, images, strict=True):
-        for channel, values in zip(target, cv2.split(image), strict=True):  # five times as fast as over a transposed view
-            np.divide(values, np.float32(127.5), out=channel)
-            channel -= 1
-    return torch.from_numpy(batch)
+    return in_range(stacked(images))
+
+
+def stacked(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """Images [H, W, 3] uint8 of one size as [B, 3, H, W] uint8: a quarter of the numbers, for the way to the device."""
+    return torch.from_numpy(np.stack([np.stack(cv2.split(image)) for image in images]))  # much faster than to transpose
+
+
+def in_range(images: torch.Tensor) -> torch.Tensor:
+    """Images [B, 3, H, W] uint8 as float32 in [-1, 1]; those of a class of the user's are that already."""
+    return images if images.is_floating_point() else images.float().div_(127.5).sub_(1)
 
 
 def mask_weights(weights: Sequence[np.ndarray | None], size: Size) -> torch.Tensor | None:

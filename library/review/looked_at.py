@@ -9,6 +9,8 @@ import torch
 from library.data.dataset import TrainingDataset
 from library.types import Batch, BatchPlace
 
+_GREY = 128
+
 
 class LookedAtDataset(TrainingDataset):
     """The same batches as those of a TrainingDataset without a cache, wherever all pictures are there."""
@@ -23,7 +25,7 @@ class LookedAtDataset(TrainingDataset):
         if len(there) == len(batch.image_paths):
             return super().__getitem__(place)
         height, width = batch.target_sizes_hw[0].tolist()
-        images, masks = torch.zeros(len(batch.image_paths), 3, height, width), None
+        images, masks = torch.full((len(batch.image_paths), 3, height, width), _GREY, dtype=torch.uint8), None
         if there:
             found = super().__getitem__(replace(place, samples=tuple(place.samples[number] for number in there)))
             assert found.images is not None

@@ -64,8 +64,10 @@ def _view(batch: Batch, number: int, absent: str) -> View:
 
 
 def _colours(image: torch.Tensor) -> np.ndarray:
-    """[3, H, W] in -1..1 to uint8 [H, W, 3]: the very pixels that the loader read."""
-    return ((image.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    """[3, H, W], uint8 or in -1..1, to uint8 [H, W, 3]: the very pixels that the loader read."""
+    if image.is_floating_point():
+        image = ((image.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return image.permute(1, 2, 0).numpy()
 
 
 def _latents(mean: torch.Tensor) -> np.ndarray:

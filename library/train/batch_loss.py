@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from library.data.pixels import in_range
 from library.diffusion.draws import Draws
 from library.diffusion.training_loss import Corrupted, DiffusionTraining, sample_latents
 from library.families.base import Family
@@ -61,7 +62,7 @@ class BatchLoss:
             return Posterior(batch.posterior.mean.to(self.runtime.device), batch.posterior.std.to(self.runtime.device))
         assert batch.images is not None
         with torch.no_grad():
-            return self.family.encode_images(self.parts, batch.images)
+            return self.family.encode_images(self.parts, in_range(batch.images.to(self.runtime.device)))
 
     def _encode_text(self, batch: Batch) -> Conditioning:
         if batch.conditioning is not None:

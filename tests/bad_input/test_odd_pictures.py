@@ -30,7 +30,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
 @pytest.mark.parametrize("odd", ODD_PICTURES, ids=lambda odd: odd.name)
 def test_pixels_that_reach_the_model(odd, batch):
     (index,) = (index for index, path in enumerate(batch.image_paths) if Path(path).name == odd.name)
-    seen = (batch.images[index].numpy().transpose(1, 2, 0) + 1) * 127.5
+    seen = batch.images[index].numpy().transpose(1, 2, 0).astype(np.float32)
     expected = np.array(odd.quarters, np.float32).reshape(2, 2, 3)
     middles = seen[SIDE // 4 :: SIDE // 2, SIDE // 4 :: SIDE // 2]
     assert seen.shape == (SIDE, SIDE, 3)

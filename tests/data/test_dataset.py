@@ -14,7 +14,7 @@ from library.data.dataset import TrainingDataset
 from library.data.image_files import BadImage
 from library.data.images import fit_image, read_image
 from library.data.order import TrainingOrder
-from library.data.pixels import crop_ltrb, crop_top_left, model_input
+from library.data.pixels import crop_ltrb, crop_top_left, in_range, model_input
 from library.data.sources import prepare_datasets
 from tests.data.tiny_datasets import SIZES, cache_settings, encode, prepare, subset_of, write_image, write_images
 
@@ -50,11 +50,12 @@ def test_images_are_those_of_the_files_resized_and_cropped(folder):
     assert len(images) == len(SIZES)
     for (_, _, entry), image in images.items():
         record = records[entry]
-        expected = fit_image(read_image(record.path), record.resized, record.bucket).astype(np.float64) / 127.5 - 1
-        np.testing.assert_allclose(image.permute(1, 2, 0), expected, atol=1e-6)
+        expected = fit_image(read_image(record.path), record.resized, record.bucket)
+        np.testing.assert_array_equal(image.permute(1, 2, 0), expected)
+        np.testing.assert_allclose(in_range(image).permute(1, 2, 0), expected.astype(np.float64) / 127.5 - 1, atol=1e-6)
     for batch in batches:
         assert batch.posterior is None and batch.masks is None
-        assert batch.images.dtype == batch.loss_weights.dtype == torch.float32
+        assert batch.images.dtype == torch.uint8 and batch.loss_weights.dtype == torch.float32
         assert batch.original_sizes_hw.dtype == batch.crop_top_lefts.dtype == batch.target_sizes_hw.dtype == torch.int64
         entries = [ref.entry for ref in batch.place.samples]
         assert batch.image_paths == [records[entry].path for entry in entries]
@@ -75,7 +76,7 @@ def test_a_cached_batch_is_the_encoded_uncached_one(tmp_path, options, on_disk):
     prepared = prepare(subset_of(folder, num_repeats=2, **options))
     cache = fill_cache(prepared, encode, cache_settings(on_disk=on_disk))
     for plain, cached in zip(batches_of(prepared), batches_of(prepared, cache), strict=True):
-        expected = encode(plain.images)
+        expected = encode(in_range(plain.images))
         assert cached.images is None
         torch.testing.assert_close(cached.posterior.mean, expected.mean, atol=1e-6, rtol=0)
         torch.testing.assert_close(cached.posterior.std, expected.std, atol=1e-6, rtol=0)
@@ -91,7 +92,7 @@ def test_the_mask_gets_the_crop_and_flip_of_its_image(tmp_path):
     batches = batches_of(prepare(subset_of(folder, num_repeats=4, **options)))
     assert {flipped for batch in batches for flipped in batch.flipped} == {True, False}
     for batch in batches:
-        torch.testing.assert_close(batch.masks * 2 - 1, batch.images[:, 0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(batch.masks, batch.images[:, 0] / 255, atol=1e-6, rtol=0)
 
 
 def test_an_image_without_a_mask_counts_fully_beside_one_with_a_mask(tmp_path):

@@ -57,7 +57,7 @@ def mistakes_of(subset: SubsetSettings, on_bad_image: str = "stop") -> list[str]
 def test_the_mask_gets_the_crop_and_flip_of_its_image(pair, options, dataset):
     batches = batches_of(prepare(masked(pair, resize_interpolation="area", **options), **dataset))
     for batch in batches:
-        torch.testing.assert_close(batch.masks * 2 - 1, batch.images[:, 0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(batch.masks, batch.images[:, 0] / 255, atol=1e-6, rtol=0)
 
 
 def test_a_stripe_lands_where_it_is_in_the_image(tmp_path):
@@ -69,7 +69,7 @@ def test_a_stripe_lands_where_it_is_in_the_image(tmp_path):
         Image.fromarray(np.dstack([pixels] * 3)).save(tmp_path / folder / "a.png")
     subset = subset_of(tmp_path / "images", conditioning_data_dir=tmp_path / "masks")
     (batch,) = batches_of(prepare(subset, enable_bucket=False, resolution=(64, 64)))
-    for row in (batch.masks[0, 32], (batch.images[0, 0, 32] + 1) / 2):
+    for row in (batch.masks[0, 32], batch.images[0, 0, 32] / 255):
         assert abs(float((row * torch.arange(64)).sum() / row.sum()) - 6.4) < 0.5
 
 

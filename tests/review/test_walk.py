@@ -131,7 +131,7 @@ def test_pictures_that_are_not_there_are_grey_among_the_others(tmp_path):
     batch = LookedAtDataset(prepared, 5, LAST_STEP, 0.5)[place]
     others = [other for other in range(4) if other != number]
     assert torch.equal(batch.images[others], whole.images[others]) and torch.equal(batch.masks[others], whole.masks[others])
-    assert (batch.images[number] == 0).all() and (batch.masks[number] == 1).all()
+    assert (batch.images[number] == 128).all() and (batch.masks[number] == 1).all()
     seen = views_of(batch, prepared[0].absent)
     assert [view.absent for view in seen if view.pixels is None] == ["only its cached latents are there"]
 
