@@ -14,7 +14,7 @@ from library.data.records import Size
 
 NAME = "metadata_cache.json"
 _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().scan_once  # what stands at a place of a text, and where it ends
+_decode = json.JSONDecoder().raw_decode
 
 
 class Known(NamedTuple):
@@ -64,9 +64,9 @@ class FolderIndex:
         with suppress(OSError, UnicodeDecodeError), self._file.open(encoding="utf-8") as file:
             for line in file:
                 try:
-                    path, colon = _decode(line, 0)
+                    path, colon = _decode(line)
                     entry, _ = _decode(line, colon + 1)
-                except (StopIteration, ValueError):  # it is the first or the last, damaged, or somebody else's
+                except ValueError:  # it is the first or the last, damaged, or somebody else's
                     continue
                 if isinstance(path, str) and isinstance(entry, dict):
                     yield file_name(path), entry
