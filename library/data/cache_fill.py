@@ -20,7 +20,7 @@ from library.data.image_files import BadImage
 from library.data.pixels import crop_ltrb, fixed_pixels, model_input
 from library.data.read_ahead import read_ahead
 from library.data.records import ImageRecord, Place, PreparedDataset
-from library.data.scan import in_threads
+from library.data.scan import read_each
 from library.errors import UserError
 from library.seeding import torch_generator
 from library.types import Posterior
@@ -65,13 +65,13 @@ def _survey(cache: LatentCache, encode: Encode) -> list[Place]:
     share = cache.share_of_this_process()
     reasons = {
         place: "gone" if isinstance(reason, UserError) else reason  # loading it will say so, along with other bad images
-        for place, reason in zip(share, in_threads(cache.why_missing, share), strict=True)
+        for place, reason in zip(share, read_each(cache.why_missing, share), strict=True)
     }
     checked = check_borrowed(cache, encode)
     reasons |= checked.refused
     if cache.settings.on_disk and not cache.settings.skip_cache_check:  # `read` must know what the others make, too
         others = [place for place in cache.places() if place not in reasons and not cache.record(place).is_latents]
-        in_threads(cache.fingerprint, others)
+        read_each(cache.fingerprint, others)
     missing = [place for place in share if reasons[place]]
     cache.report.encoded = dict(Counter(reason for reason in reasons.values() if reason))
     cache.report.borrowed, cache.report.checked = len(cache.borrowed), checked.encoded

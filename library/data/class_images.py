@@ -13,7 +13,7 @@ from library.checkpoint.files import free_bytes, readable_size
 from library.data.folders import Folder, list_folder
 from library.data.image_files import opened
 from library.data.records import Size
-from library.data.scan import in_threads
+from library.data.scan import read_each
 
 if TYPE_CHECKING:
     from library.config.datasets import DatasetSettings, SubsetSettings
@@ -95,7 +95,7 @@ def agree_on_sizes(all_wanted: Iterable[ClassImages]) -> None:
 def check_class_images(folder: Folder, path: Path, subset: SubsetSettings) -> list[str]:
     """Mistakes: pictures that were drawn from something else than the class prompt."""
     ours = [str(path / image) for image in folder.images if _NAME.fullmatch(Path(image).stem.lower())]
-    prompts = zip(ours, in_threads(drawn_from, ours), strict=True)
+    prompts = zip(ours, read_each(drawn_from, ours), strict=True)
     others = [(image, found) for image, found in prompts if isinstance(found, str) and found != subset.class_prompt]
     if not others:
         return []

@@ -11,7 +11,7 @@ import torch
 
 from library.data.cache_fill import LOOK_AHEAD, MOST_NAMED, MOST_THREADS, tidy_folders
 from library.data.records import Place, PreparedDataset
-from library.data.scan import in_threads
+from library.data.scan import read_each
 from library.data.text_cache import TextCache, TextCacheSettings
 from library.data.text_cache_file import Arrays, fingerprint_of, write_entry
 from library.errors import UserError
@@ -44,7 +44,7 @@ def fill_text_cache(
 def _survey(cache: TextCache) -> list[Place]:
     """What this process must encode; the same caption together, so that it need not be held for long."""
     share = cache.share_of_this_process()
-    reasons = in_threads(cache.why_missing, share)
+    reasons = read_each(cache.why_missing, share)
     missing = [place for place, reason in zip(share, reasons, strict=True) if reason]
     cache.report.encoded = dict(Counter(str(reason) for reason in reasons if reason))
     cache.report.reused = len(share) - len(missing)
