@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -87,7 +87,7 @@ def caching(folder: Path) -> dict[str, Any]:
     """Latents cached on disk by a stand-in for a VAE, which takes its time on a device of its own."""
     busy = 0.0
 
-    def encode(images: torch.Tensor) -> Posterior:
+    def encode(images: torch.Tensor, paths: Sequence[str]) -> Posterior:
         nonlocal busy
         started = time.perf_counter()
         time.sleep(ENCODER_SECONDS * len(images))

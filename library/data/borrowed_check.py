@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Checked(NamedTuple):
     refused: dict[Place, str]
 
 
-def check_borrowed(cache: LatentCache, encode: Callable[[torch.Tensor], Posterior]) -> Checked:
+def check_borrowed(cache: LatentCache, encode: Callable[[torch.Tensor, Sequence[str]], Posterior]) -> Checked:
     """Give back what the VAE speaks against: of one subset and one kind of file all or nothing, for one tool made them in one go."""
     groups: dict[tuple[int, int, int], list[Place]] = defaultdict(list)
     for place in cache.borrowed:
@@ -63,12 +63,12 @@ def _telling_first(cache: LatentCache, place: Place) -> tuple[bool, int]:
     return record.size == record.bucket, digest(Path(record.path).name)
 
 
-def _agrees(cache: LatentCache, place: Place, encode: Callable[[torch.Tensor], Posterior]) -> bool:
+def _agrees(cache: LatentCache, place: Place, encode: Callable[[torch.Tensor, Sequence[str]], Posterior]) -> bool:
     """Whether what is kept of an image, mirrored too if that is needed, may be drawn from the VAE's posterior of it."""
     pixels = fixed_pixels(cache.record(place), cache.subset(place))
     for flipped in (False, True) if cache.subset(place).flip_aug else (False,):
         shown = pixels.mirrored() if flipped else pixels
-        posterior = encode(model_input([shown.image]))
+        posterior = encode(model_input([shown.image]), [cache.record(place).path])
         mean, std = (tensor[0].float().cpu().numpy() for tensor in (posterior.mean, posterior.std))
         kept = cache.read(place, flipped)
         if not may_be_drawn_from(kept.mean, mean, std) or not _same_mask(kept, shown):

@@ -25,7 +25,7 @@ from library.errors import UserError
 from library.seeding import torch_generator
 from library.types import Posterior
 
-Encode = Callable[[torch.Tensor], Posterior]  # images [B, 3, H, W] float32 in [-1, 1], on the CPU
+Encode = Callable[[torch.Tensor, Sequence[str]], Posterior]  # images [B, 3, H, W] float32 in [-1, 1] on the CPU, and their paths
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -153,7 +153,8 @@ class _Filling:
             if not shown:
                 continue
             batch = [image.pixels for image in shown.values()]
-            posterior = self._encode(batch[0] if len(batch) == 1 else torch.cat(batch))  # a copy waits for the threads that load
+            together = batch[0] if len(batch) == 1 else torch.cat(batch)  # a copy waits for the threads that load
+            posterior = self._encode(together, [self._cache.record(place).path for place in shown])
             means, stds = (tensor.float().cpu().numpy() for tensor in (posterior.mean, posterior.std))
             for (place, image), mean, std in zip(shown.items(), means, stds, strict=True):
                 versions[place][flipped] = Latents(mean, std, image.weights)
@@ -178,7 +179,7 @@ class _Filling:
         if self._not_finite:
             names = ", ".join(sorted(self._not_finite)[:MOST_NAMED])
             more = f" and {len(self._not_finite) - MOST_NAMED} more" if len(self._not_finite) > MOST_NAMED else ""
-            remedy = "use --no_half_vae or another --vae, or remove them"
+            remedy = "use another --vae, or mend or remove them"
             raise UserError(f"the VAE makes no finite numbers of {names}{more}: {remedy}")
 
 

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from library.families.architecture import TITLES, architecture_of_file, architec
 from library.families.autoencoder import encode_images
 from library.families.configs_sd import LATENT_SCALE
 from library.families.diffusers_folder import read_index
+from library.families.encoding import PictureEncoder
 from library.families.loading import load_vae
 from library.families.locate import locate
 from library.families.reading import read_vae
@@ -32,7 +33,6 @@ from library.families.sd import StableDiffusion
 from library.families.single_file import vae_part
 from library.families.weight_files import read_shapes
 from library.preparation.device import best_device
-from library.types import Posterior
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BUCKET_STEP = StableDiffusion.bucket_step  # of the models with this VAE
@@ -132,8 +132,12 @@ def write_latents(prepared: PreparedDataset, vae_path: str, precision: str, batc
     print("\n".join(cache.report.lines()))
 
 
-def _encoder(vae: nn.Module) -> Callable[[torch.Tensor], Posterior]:
-    return lambda images: encode_images(vae, images)
+def _encoder(vae: nn.Module) -> PictureEncoder:
+    return PictureEncoder(vae, partial(encode_images, vae), _tell_widened)
+
+
+def _tell_widened(paths: list[str], precision: str) -> None:
+    print(f"the VAE makes no finite numbers of {', '.join(paths)} in {precision}: it runs in float32 from here on")
 
 
 def _show(bar: tqdm, done: int, total: int) -> None:

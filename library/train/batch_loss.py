@@ -12,7 +12,9 @@ from torch import Tensor
 from library.data.pixels import in_range
 from library.diffusion.draws import Draws
 from library.diffusion.training_loss import Corrupted, DiffusionTraining, sample_latents
+from library.errors import UserError
 from library.families.base import Family
+from library.families.encoding import PictureEncoder, not_finite
 from library.train.runtime import Runtime
 from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
@@ -25,6 +27,7 @@ class BatchLoss:
     parts: Parts
     diffusion: DiffusionTraining
     runtime: Runtime
+    encode_pictures: PictureEncoder
     text: TextSettings
     seed: int
     trains_text_encoder: bool
@@ -61,8 +64,10 @@ class BatchLoss:
         if batch.posterior is not None:
             return Posterior(batch.posterior.mean.to(self.runtime.device), batch.posterior.std.to(self.runtime.device))
         assert batch.images is not None
-        with torch.no_grad():
-            return self.family.encode_images(self.parts, in_range(batch.images.to(self.runtime.device)))
+        posterior = self.encode_pictures(in_range(batch.images.to(self.runtime.device)), batch.image_paths)
+        if spoilt := not_finite(posterior, batch.image_paths):
+            raise UserError(f"the VAE makes no finite numbers of {', '.join(spoilt)}: use another --vae, or mend or remove them")
+        return posterior
 
     def _encode_text(self, batch: Batch) -> Conditioning:
         if batch.conditioning is not None:

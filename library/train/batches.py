@@ -10,6 +10,7 @@ from library.data.dataset import TrainingDataset
 from library.data.loader import make_loader
 from library.data.templates import caption_replacements
 from library.data.validation import with_held_out
+from library.families.encoding import PictureEncoder
 from library.train.caching import fill_caches
 from library.train.data_order import make_dataset, make_order, workers_of
 from library.train.plan import Plan
@@ -25,10 +26,10 @@ class Batches:
     held_out: Callable[[], Iterator[Batch]]  # the same ones at each call
 
 
-def make_batches(plan: Plan, parts: Parts, runtime: Runtime) -> Batches:
+def make_batches(plan: Plan, parts: Parts, runtime: Runtime, encode: PictureEncoder) -> Batches:
     """Caches what is to be cached now; the batches are made as they are asked for."""
     settings = plan.settings
-    caches = fill_caches(plan, parts, runtime)
+    caches = fill_caches(plan, parts, runtime, encode)
     if not plan.prompts and not settings.memory.highvram:
         for module in caches.needless(parts):
             module.to("cpu")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -23,9 +24,10 @@ from library.data.text_cache_fill import fill_text_cache
 from library.data.validation import with_held_out
 from library.data.weights_fingerprint import weights_fingerprint
 from library.families.base import Family
+from library.families.encoding import PictureEncoder
 from library.train.console import CountBar
 from library.train.runtime import Runtime
-from library.types import Parts, Posterior
+from library.types import Parts
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +58,20 @@ class Caches:
         return [*vae, *(parts.text_encoders if self.text is not None else [])]
 
 
-def fill_caches(plan: CachePlan, parts: Parts, runtime: Runtime) -> Caches:
+def picture_encoder(family: Family, parts: Parts, report: Callable[..., None]) -> PictureEncoder:
+    """Encodes pictures with the model's VAE; should that be widened, there is an event."""
+
+    def on_widened(paths: list[str], precision: str) -> None:
+        report("vae_widened", images=paths, precision=precision)
+
+    return PictureEncoder(parts.vae, partial(family.encode_images, parts), on_widened)
+
+
+def fill_caches(plan: CachePlan, parts: Parts, runtime: Runtime, encode: PictureEncoder) -> Caches:
     """Encode what is to be cached and missing, and say what was done. Every process must call this."""
     data = plan.settings.data
     with runtime.failing_together():
-        latents = _latent_cache(plan, parts, runtime) if data.cache_latents else None
+        latents = _latent_cache(plan, parts, runtime, encode) if data.cache_latents else None
         text = _text_cache(plan, parts, runtime) if data.cache_text_encoder_outputs else None
     if latents is not None:
         latents.share_borrowed(runtime.merged(latents.borrowed_by_path()))
@@ -70,7 +81,7 @@ def fill_caches(plan: CachePlan, parts: Parts, runtime: Runtime) -> Caches:
     return Caches(latents, text)
 
 
-def _latent_cache(plan: CachePlan, parts: Parts, runtime: Runtime) -> LatentCache:
+def _latent_cache(plan: CachePlan, parts: Parts, runtime: Runtime, encode: PictureEncoder) -> LatentCache:
     data, family = plan.settings.data, plan.family
     settings = CacheSettings(
         suffix=family.latent_cache_suffix,
@@ -83,9 +94,6 @@ def _latent_cache(plan: CachePlan, parts: Parts, runtime: Runtime) -> LatentCach
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
-
-    def encode(images: torch.Tensor) -> Posterior:
-        return family.encode_images(parts, images)
 
     with torch.no_grad(), _progress("images encoded", runtime) as on_progress:
         return fill_cache(with_held_out(plan.prepared), encode, settings, on_progress)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from library.methods.base_weights import merge_base_weights
-from library.train.caching import fill_caches
+from library.train.caching import fill_caches, picture_encoder
 from library.train.caching_plan import CachingPlan
 from library.train.memory import keep_in_8_bits
+from library.train.record import tell
 from library.train.runtime import Runtime
 from library.train.signals import Stopped, StopRequest
 from library.types import Parts
@@ -20,7 +21,7 @@ def cache_by_plan(plan: CachingPlan, stop_request: StopRequest) -> int:
         if plan.settings.memory.fp8_base:
             for encoder in parts.text_encoders:
                 keep_in_8_bits(encoder)
-        fill_caches(plan, parts, runtime)
+        fill_caches(plan, parts, runtime, picture_encoder(plan.family, parts, tell))
     except Stopped:
         return stop_request.exit_code or 143
     finally:

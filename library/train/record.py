@@ -34,12 +34,19 @@ SENTENCES = {
     "sample_failed": "could not draw a sample: {reason}",
     "class_images_drawn": "drew {count} class pictures in {seconds} s",
     "class_images_stopped": "stopped after {count} of {total} class pictures: {reason}; the same command goes on with the others",
+    "vae_widened": "the VAE makes no finite numbers in {precision} of {images}: it runs in float32 from here on",
     "stopped": "stopped after step {step}: {reason}; the same command with --resume latest goes on from here",
 }
 WARNINGS = (
     "save_failed", "save_refused", "remove_failed", "sample_failed", "class_images_stopped", "stopped",
-    "upload_retry", "upload_failed",
+    "upload_retry", "upload_failed", "vae_widened",
 )  # fmt: skip
+
+
+def tell(event: str, **facts: Any) -> None:
+    """The sentence for the person."""
+    level = logging.WARNING if event in WARNINGS else logging.INFO
+    log.log(level, "%s", SENTENCES[event].format_map({"path": "", **facts}))
 
 
 class RunRecord:
@@ -58,8 +65,7 @@ class RunRecord:
     def report(self, event: str, **facts: Any) -> None:
         """An event for the log of the run, and a sentence for the person."""
         self.events.write(event, **facts)
-        level = logging.WARNING if event in WARNINGS else logging.INFO
-        log.log(level, "%s", SENTENCES[event].format_map({"path": "", **facts}))
+        tell(event, **facts)
 
     def summary(
         self, trained: Path | None, best: Path | None, samples: Path | None, sheet: Path | None, log_folder: Path | None

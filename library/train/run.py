@@ -21,6 +21,7 @@ from library.optim.optimizers import build_optimizer
 from library.optim.schedulers import build_scheduler
 from library.train.batch_loss import BatchLoss
 from library.train.batches import make_batches
+from library.train.caching import picture_encoder
 from library.train.class_images import draw_class_images
 from library.train.console import ProgressBar
 from library.train.loop import NotFinite, train
@@ -66,6 +67,7 @@ class Run:
                 self.trackers += start_trackers(plan)
 
         self.parts = plan.family.load(settings.model, load_dtype(settings, self.runtime), self.runtime.device)
+        self.encode_pictures = picture_encoder(plan.family, self.parts, self.record.report)
         draw_class_images(plan, self.parts, self.runtime, self.record)
         self.method: Method = make_method(settings, plan.family, plan.seed, self.runtime)
         self.method.attach(self.parts, plan.family.name)
@@ -105,7 +107,7 @@ class Run:
             self.average, self.samples.draw, self.splits, length.steps_per_epoch, last_step=length.first_step - 1,
         )  # fmt: skip
         with self._saving_what_is_there(reactions):
-            batches, batch_loss = make_batches(plan, self.parts, self.runtime), self._batch_loss()
+            batches, batch_loss = make_batches(plan, self.parts, self.runtime, self.encode_pictures), self._batch_loss()
             reactions.watch = self._make_watch(batches.held_out, batch_loss, progress)
             self.samples.draw_first()
             self.method.train()
@@ -122,8 +124,8 @@ class Run:
         schedule = scaled_linear_schedule(settings.noise.zero_terminal_snr)
         diffusion = DiffusionTraining(schedule, family.objective, settings.noise, settings.loss)
         return BatchLoss(
-            family, self.parts, diffusion, self.runtime, text_settings(settings.model), self.plan.seed,
-            self.method.trains_text_encoder, self.splits.observe,
+            family, self.parts, diffusion, self.runtime, self.encode_pictures, text_settings(settings.model),
+            self.plan.seed, self.method.trains_text_encoder, self.splits.observe,
         )  # fmt: skip
 
     def _make_watch(

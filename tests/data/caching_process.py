@@ -86,11 +86,11 @@ def _cache(
     result.write_text(json.dumps(found), encoding="utf-8")
 
 
-def _meeting(together: Barrier) -> Callable[[torch.Tensor], Posterior]:
+def _meeting(together: Barrier) -> Callable[[torch.Tensor, Sequence[str]], Posterior]:
     """Encodes; the first time, both processes have come so far."""
     met = []
 
-    def encode_after_meeting(images: torch.Tensor) -> Posterior:
+    def encode_after_meeting(images: torch.Tensor, paths: Sequence[str]) -> Posterior:
         if not met:
             together.wait()
             met.append(True)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     return write_images(tmp_path / "images")
 
 
-def another_vae(images: torch.Tensor) -> Posterior:
+def another_vae(images: torch.Tensor, paths: Sequence[str] = ()) -> Posterior:
     posterior = encode(images)
     return Posterior(posterior.mean.roll(1, dims=1), posterior.std)
 
@@ -110,7 +111,7 @@ def test_the_same_images_are_checked_in_each_run(tmp_path):
     cache_of_another_tool(prepared)
     seen = []
 
-    def noting(images: torch.Tensor) -> Posterior:
+    def noting(images: torch.Tensor, paths: list[str]) -> Posterior:
         seen.append(images.sum().item())
         return encode(images)
 

@@ -237,14 +237,14 @@ def test_touching_an_image_during_the_run_is_no_concern_of_the_run(folder):
 
 
 def test_bad_latents_name_their_images_and_leave_no_files(folder):
-    def encode_badly(images):
+    def encode_badly(images, paths):
         posterior = encode(images)
         bad = images.shape[-1] != images.shape[-2]
         return Posterior(posterior.mean, posterior.std * float("nan")) if bad else posterior
 
     prepared = prepare(subset_of(folder))
     bad = [record for record in prepared[0].records if record.bucket[0] != record.bucket[1]]
-    with pytest.raises(UserError, match="no_half_vae") as caught:
+    with pytest.raises(UserError, match="another --vae") as caught:
         fill_cache(prepared, encode_badly, cache_settings())
     assert 0 < len(bad) < len(SIZES)
     assert all(record.path in str(caught.value) for record in bad)
@@ -310,7 +310,7 @@ def test_batches_are_of_one_size_and_at_most_vae_batch_size(tmp_path):
     folder = write_images(tmp_path / "a", [(96, 96)] * 5 + [(200, 100)] * 2)
     shapes, progress = [], []
 
-    def encode_noting(images):
+    def encode_noting(images, paths):
         shapes.append(tuple(images.shape))
         return encode(images)
 
@@ -339,7 +339,7 @@ def test_augmentations_that_no_cache_can_hold(folder):
 
 
 def test_half_precision_posteriors_become_float32(folder):
-    def encode_half(images):
+    def encode_half(images, paths):
         posterior = encode(images)
         return Posterior(posterior.mean.to(torch.bfloat16), posterior.std.to(torch.float16))
 

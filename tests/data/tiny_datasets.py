@@ -1,6 +1,7 @@
 """Small folders of pictures, datasets over them, and a stand-in for a VAE."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def prepare(*subsets: SubsetSettings, **options) -> list[PreparedDataset]:
     return prepare_datasets([DatasetSettings(**{**settings, **options}, subsets=subsets)])
 
 
-def encode(images: torch.Tensor) -> Posterior:
+def encode(images: torch.Tensor, paths: Sequence[str] = ()) -> Posterior:
     """Stands in for a VAE: the mean of 8x8 pixels, and a deviation that depends on the picture. Commutes with mirroring."""
     means = torch.nn.functional.avg_pool2d(images, 8)
     means = torch.cat([means, means.mean(dim=1, keepdim=True)], dim=1)

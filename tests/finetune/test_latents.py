@@ -67,7 +67,7 @@ def cache_of_training(subset: SubsetSettings, model: Path, **dataset: object) ->
     parts = family.load(options, torch.float32, "cpu")
     vae = weights_fingerprint(parts.vae)
     settings = CacheSettings(on_disk=True, vae_batch_size=1, skip_cache_check=False, vae_fingerprint=vae)
-    return fill_cache(prepared, lambda images: family.encode_images(parts, images), settings).report
+    return fill_cache(prepared, lambda images, paths: family.encode_images(parts, images), settings).report
 
 
 @pytest.mark.parametrize("option", ["flip_aug", "alpha_mask", None])
