@@ -23,7 +23,7 @@ FIXED_OPTIONS = {
     ),
     "embedding": ("token_string", "num_vectors_per_token"),
     "optimizer": (
-        "optimizer_type", "use_8bit_adam", "use_lion_optimizer", "optimizer_args", "fused_backward_pass",
+        "optimizer_type", "optimizer_args", "fused_backward_pass",
         "fused_optimizer_groups",
     ),
     "scheduler": ("lr_scheduler_type", "lr_scheduler_args"),

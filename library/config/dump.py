@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from library.config.declare import Option, options_of
+from library.config.old_spellings import OLD_SPELLINGS
 from library.config.options import TOPICS
 from library.config.scripts import CACHING, SCRIPTS
 from library.config.settings import OPTIONS, Settings, options_for
@@ -63,7 +64,13 @@ def options_markdown() -> str:
         lines += ["", f"## {topic}", "", inspect.getdoc(options) or "", ""]
         lines += ["| option | value | default | meaning |", "|---|---|---|---|"]
         lines += [_row(option) for option in options_of(options)]
-    return "\n".join([*lines, "", *_matrix()]) + "\n"
+    return "\n".join([*lines, "", *_old_spellings(), "", *_matrix()]) + "\n"
+
+
+def _old_spellings() -> list[str]:
+    rows = [f"| `{old}` | `{new}` |" for old, new in OLD_SPELLINGS.items()]
+    return ["## Old spellings", "", "They are understood, as flags and in files, and a line says what is written today.", "",
+            "| old | today |", "|---|---|", *rows]  # fmt: skip
 
 
 def _matrix() -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 from library.config.declare import Option, options_of
 from library.config.names import FILE_OPTIONS, explain_unknown
-from library.config.options import OLD_NAMES, TOPICS
+from library.config.old_spellings import OLD_NAMES, is_old_switch, modern
+from library.config.options import TOPICS
 from library.config.scripts import Script
-from library.config.settings import OPTIONS, options_for
+from library.config.settings import OPTIONS, Source, options_for
 from library.config.values import value_from_flag
 from library.errors import UserError
 
@@ -23,6 +24,8 @@ class Flags:
     values: dict[str, Any] = field(default_factory=dict)
     config_file: str | None = None
     output_config: bool = False
+    sources: dict[str, Source] = field(default_factory=dict)  # the flag that gave each value
+    notes: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
 
 
@@ -33,11 +36,18 @@ def read_flags(script: Script, argv: list[str]) -> Flags:
     flags = Flags(**{name: given.pop(name) for name in FILE_OPTIONS if name in given})
     options = options_for(script.name)
     flags.mistakes += _leftover_mistakes(leftover, argv, script)
-    for name, written in given.items():
+    for flag, given_text in given.items():
+        name, written, new = modern(flag, given_text)
+        if new is not None:
+            flags.notes.append(f'--{flag}: an old spelling of "--{new.replace("=", " ")}"')
+        if name in flags.sources:
+            flags.mistakes.append(f"--{flag}: this option stands twice, also as {flags.sources[name].place}; write only one of them")
+            continue
+        flags.sources[name] = Source(f"--{flag}")
         try:
             flags.values[name] = written if written is True else value_from_flag(options[name], written)
         except ValueError as error:
-            flags.mistakes.append(f"--{name}: {error}")
+            flags.mistakes.append(f"--{flag}: {error}")
     return flags
 
 
@@ -69,17 +79,20 @@ def build_parser(script: Script) -> argparse.ArgumentParser:
 
 def _add_flag(group: argparse._ArgumentGroup, option: Option) -> None:
     help_text = describe(option).replace("%", "%%")
-    old_flags = [f"--{old}" for old, new in OLD_NAMES.items() if new == option.name]
+    old_names = [old for old, new in OLD_NAMES.items() if new == option.name]
+    for old in filter(is_old_switch, old_names):
+        group.add_argument(f"--{old}", action="store_true", help=argparse.SUPPRESS)
+    old_flags = [f"--{old}" for old in old_names if not is_old_switch(old)]
     if option.default is False:
         group.add_argument(option.flag, action="store_true", help=help_text)
         for flag in old_flags:
-            group.add_argument(flag, action="store_true", dest=option.name, help=argparse.SUPPRESS)
+            group.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
         return
     metavar = "{" + ",".join(map(str, option.declared.choices)) + "}" if option.declared.choices else _METAVARS[option.kind.name]
     nargs = "*" if option.kind.many else None
     group.add_argument(option.flag, nargs=nargs, metavar=metavar, help=help_text)
     for flag in old_flags:
-        group.add_argument(flag, dest=option.name, metavar=metavar, help=argparse.SUPPRESS)
+        group.add_argument(flag, nargs=nargs, metavar=metavar, help=argparse.SUPPRESS)
 
 
 _METAVARS = {"str": "TEXT", "int": "N", "float": "X", "int_or_float": "N|X", "Path": "FILE"}

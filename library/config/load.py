@@ -9,7 +9,7 @@ from typing import Any
 from library.config.dump import settings_toml
 from library.config.flags import read_flags
 from library.config.names import FILE_OPTIONS, explain_unknown
-from library.config.options import OLD_NAMES
+from library.config.old_spellings import modern
 from library.config.scripts import SCRIPTS, Script
 from library.config.settings import OPTIONS, Settings, Source, options_for, settings_of
 from library.config.text_files import read_toml
@@ -26,7 +26,7 @@ def load_settings(script_name: str, argv: list[str]) -> Settings | None:
     path = _config_path(flags.config_file)
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
-    notes: list[str] = []
+    notes = list(flags.notes)
     mistakes = list(flags.mistakes)
     if path and not flags.output_config:
         try:
@@ -36,7 +36,7 @@ def load_settings(script_name: str, argv: list[str]) -> Settings | None:
     if mistakes:
         raise UserError(*mistakes)
     values |= flags.values
-    sources |= {name: Source(f"--{name}") for name in flags.values}
+    sources |= flags.sources
     for name in ("cache_latents", "cache_text_encoder_outputs"):
         if values.get(f"{name}_to_disk"):
             values[name] = True
@@ -60,11 +60,17 @@ def _read_config(
     """Flattens the file's tables; fills values and their sources."""
     options = options_for(script.name)
     for key, place, written in _entries(path, read_toml(path, "config file"), mistakes):
-        name = OLD_NAMES.get(key, key)
-        if name != key:
-            notes.append(f'{place}: "{key}" is the old spelling of "{name}"')
+        try:
+            name, written, new = modern(key, written)
+        except ValueError as error:
+            mistakes.append(f"{place}: {error}")
+            continue
+        if new is not None:
+            notes.append(f'{place}: an old spelling of "{new.replace("=", " = ")}"')
+        if written is None:
+            continue
         if name not in options:
-            mistakes.append(f"{place}: {_why_not(key, script)}")
+            mistakes.append(f"{place}: {_why_not(name, script)}")
         elif name in sources:
             mistakes.append(f"{place}: this key stands twice, also as {sources[name].place}")
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from library.config.declare import Option, option, options_of
-from library.config.options import OLD_NAMES
+from library.config.old_spellings import OLD_NAMES
 from library.config.spelling import did_you_mean
 from library.config.values import value_from_flag
 from library.errors import UserError

@@ -180,7 +180,7 @@ def evaluation_weights(optimizer: Optimizer) -> Iterator[None]:
 
 
 def _choose(options: OptimizerOptions) -> OptimizerChoice:
-    written = _optimizer_type(options)
+    written = options.optimizer_type or "AdamW"
     short = SHORT_NAMES.get(written.lower())
     names = tuple(known.name for known in SHORT_NAMES.values())
     cls = find_by_path(short.path if short else written, "optimizer_type", "torch.optim", names)
@@ -196,15 +196,6 @@ def _choose(options: OptimizerOptions) -> OptimizerChoice:
         if arguments.get("warmup_init"):
             arguments["relative_step"] = True
     return OptimizerChoice(cls, arguments)
-
-
-def _optimizer_type(options: OptimizerOptions) -> str:
-    ways = [("optimizer_type", options.optimizer_type)] if options.optimizer_type else []
-    ways += [("use_8bit_adam", "AdamW8bit")] if options.use_8bit_adam else []
-    ways += [("use_lion_optimizer", "Lion")] if options.use_lion_optimizer else []
-    if len(ways) > 1:
-        raise UserError(f"{' and '.join(name for name, _ in ways)} each choose an optimizer; write only one of them")
-    return ways[0][1] if ways else "AdamW"
 
 
 def _given_rates(options: OptimizerOptions) -> list[float]:

@@ -34,7 +34,7 @@ BROKEN = [
     ("--fp8_base_unet", '--fp8_base_unet: this needs mixed_precision = "bf16"'),
     ("--fp8_base_unet --fp8_base --mixed_precision bf16", "remove one of them"),
     ("--xformers --sdpa", "both say which attention to use"),
-    ("--diffusers_xformers --mem_eff_attn", "--xformers: this cannot be combined with mem_eff_attn"),
+    ("--diffusers_xformers --mem_eff_attn", "--diffusers_xformers: this cannot be combined with mem_eff_attn"),
     ("--xformers --torch_compile", "cannot be compiled"),
     ("--dynamo_backend eager", "without torch_compile"),
     ("--fused_backward_pass --fused_optimizer_groups 4", "both say when to step"),

@@ -83,12 +83,7 @@ def test_disk_cache_is_a_cache(load: Load) -> None:
     assert load("--cache_latents_to_disk").data.cache_latents
 
 
-def test_old_spelling_is_understood_and_noted(load: Load, write: Write, mistakes: Mistakes) -> None:
-    path = write("run.toml", 'caption_extention = ".txt"\n')
-    settings = load("--config_file", path)
-    assert settings.data.caption_extension == ".txt"
-    assert settings.notes == (f'{path} caption_extention: "caption_extention" is the old spelling of "caption_extension"',)
-    assert load("--caption_extention", ".tags").data.caption_extension == ".tags"
+def test_an_option_in_its_old_and_its_new_spelling(load: Load, write: Write, mistakes: Mistakes) -> None:
     both = write("both.toml", 'caption_extention = ".txt"\n[a]\ncaption_extension = ".txt"\n')
     (message,) = mistakes(load, "--config_file", both)
     assert message == f"{both} [a] caption_extension: this key stands twice, also as {both} caption_extention"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from library.config.declare import options_of
-from library.config.options import OLD_NAMES
+from library.config.old_spellings import OLD_NAMES
 from library.config.tool import build_parser, is_positional, read_tool_options, run_tool
 from library.errors import UserError
 from tests.finetune.tools import TOOLS, make_images

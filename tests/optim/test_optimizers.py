@@ -138,8 +138,8 @@ def test_group_rates(problem):
     [
         ({}, "torch.optim.adamw.AdamW"),
         ({"optimizer_args": ("eps=1e-6", "betas=0.9,0.99")}, "torch.optim.adamw.AdamW(eps=1e-06,betas=(0.9, 0.99))"),
-        ({"use_8bit_adam": True}, "bitsandbytes.optim.adamw.AdamW8bit"),
-        ({"use_lion_optimizer": True}, "lion_pytorch.lion_pytorch.Lion"),
+        ({"optimizer_type": "AdamW8bit"}, "bitsandbytes.optim.adamw.AdamW8bit"),
+        ({"optimizer_type": "Lion"}, "lion_pytorch.lion_pytorch.Lion"),
         ({"optimizer_type": "sgdnesterov"}, "torch.optim.sgd.SGD(nesterov=True,momentum=0.9)"),
         (
             {"optimizer_type": "SGDNesterov", "optimizer_args": ("momentum=0.5",)},
@@ -167,8 +167,6 @@ def test_which_class_with_which_arguments(changes, expected):
         ({"optimizer_type": "no_such_package.Adam"}, "pip install no-such-package"),
         ({"optimizer_type": "lr_scheduler"}, "not an optimizer class"),
         ({"optimizer_type": "LBFGS"}, "several times"),
-        ({"optimizer_type": "AdamW", "use_8bit_adam": True}, "optimizer_type and use_8bit_adam"),
-        ({"use_lion_optimizer": True, "use_8bit_adam": True}, "only one"),
         ({"optimizer_args": ("betas=(0.9)",)}, "betas=0.9,0.999"),
         ({"optimizer_args": ("betas=0.9,0.99,0.999",)}, "expected 2 values"),
         ({"optimizer_args": ("betas=0.9,True",)}, "expected 2 values"),

@@ -9,7 +9,7 @@ import voluptuous
 
 from library.config.datasets.keys import CAPTIONED, DATASET, DESCRIBED, GENERAL, KEYS, MASKED, RENAMED, SUBSET, DatasetKey
 from library.config.kinds import KINDS
-from library.config.options import OLD_NAMES
+from library.config.old_spellings import OLD_NAMES
 from library.config.settings import OPTIONS
 from library.config.spelling import did_you_mean
 from library.config.values import value_from_file

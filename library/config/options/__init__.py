@@ -30,10 +30,8 @@ TOPICS: dict[str, type] = {
     "metadata": MetadataOptions,
 }
 
-OLD_NAMES = {"caption_extention": "caption_extension", "diffusers_xformers": "xformers"}  # other spellings
-
 __all__ = [
-    "OLD_NAMES", "TOPICS", "DataOptions", "EmbeddingOptions", "FullOptions", "HubOptions", "LoggingOptions",
-    "LossOptions", "MemoryOptions", "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions",
-    "OptimizerOptions", "SamplingOptions", "SavingOptions", "SchedulerOptions", "TrainingOptions", "ValidationOptions",
+    "DataOptions", "EmbeddingOptions", "FullOptions", "HubOptions", "LoggingOptions", "LossOptions", "MemoryOptions",
+    "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions", "OptimizerOptions", "SamplingOptions",
+    "SavingOptions", "SchedulerOptions", "TOPICS", "TrainingOptions", "ValidationOptions",
 ]  # fmt: skip

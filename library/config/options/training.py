@@ -17,8 +17,6 @@ class OptimizerOptions:
         "",
         "Optimizer: AdamW (if left out), AdamW8bit, Lion, Prodigy, AdaFactor, ..., or any class such as package.module.Class.",
     )
-    use_8bit_adam: bool = option(False, "The same as optimizer_type AdamW8bit.")
-    use_lion_optimizer: bool = option(False, "The same as optimizer_type Lion.")
     optimizer_args: tuple[str, ...] | None = option(
         None, "Arguments of the optimizer, as key=value, for example weight_decay=0.01."
     )
