@@ -67,7 +67,8 @@ def create_network(
 ) -> LoRANetwork:
     """A fresh network, not applied to the model yet. Several text encoders come as a list."""
     settings = read_settings(network_dim, network_alpha, neuron_dropout, network_args, layout_of(unet))
-    layers = text_encoder_targets(text_encoder) + unet_targets(unet, settings.adapts_convolutions)
+    only = settings.attention_only
+    layers = text_encoder_targets(text_encoder, only) + unet_targets(unet, settings.adapts_convolutions, only)
     planned = [(target, *_rank_and_alpha(target, settings)) for target in layers]
     return LoRANetwork([plan for plan in planned if plan[1] > 0], settings, multiplier)
 

@@ -16,7 +16,8 @@ Value = TypeVar("Value")
 DEFAULT_RANK = 4
 BLOCK_LISTS = ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas")
 LR_WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight")
-SHAPE_KEYS = ("conv_dim", "conv_alpha", *BLOCK_LISTS)  # meaningless where a file gives the shapes
+CONV_KEYS = ("conv_dim", "conv_alpha", "conv_block_dims", "conv_block_alphas")
+SHAPE_KEYS = ("attn_only", "conv_dim", "conv_alpha", *BLOCK_LISTS)  # meaningless where a file gives the shapes
 LR_RATIOS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 KNOWN_KEYS = ("dropout", "rank_dropout", "module_dropout", *SHAPE_KEYS, *LR_WEIGHTS, "block_lr_zero_threshold", *LR_RATIOS)
 
@@ -42,6 +43,7 @@ class LoRASettings:
     blocks: BlockSettings | None
     unet_lr_ratio: float | None  # LoRA+: learning rate of lora_up as a multiple of that of lora_down
     text_encoder_lr_ratio: float | None
+    attention_only: bool = False  # the projections of attentions and nothing else
 
     @property
     def adapts_convolutions(self) -> bool:
@@ -94,6 +96,9 @@ def read_settings(
     conv_alpha = reader.read("conv_alpha", _number, 1.0)
     if not reader.given("conv_dim", "conv_block_dims"):
         reader.refuse(["conv_alpha"], "conv_dim")
+    attention_only = reader.read("attn_only", _truth, False)
+    if attention_only:
+        reader.refuse(CONV_KEYS, "the layers that attn_only leaves out; delete it, or attn_only")
     dropouts = _read_dropouts(reader, neuron_dropout)
     blocks = _read_blocks(reader, layout, (rank, alpha), (conv_rank, conv_alpha))
     ratio = reader.read("loraplus_lr_ratio", _positive_number, None)
@@ -106,6 +111,7 @@ def read_settings(
         blocks,
         unet_lr_ratio=reader.read("loraplus_unet_lr_ratio", _positive_number, ratio),
         text_encoder_lr_ratio=reader.read("loraplus_text_encoder_lr_ratio", _positive_number, ratio),
+        attention_only=attention_only,
     )
     reader.raise_mistakes()
     return settings
@@ -167,6 +173,12 @@ def _list(text: str, count: int, convert: Callable[[str], Value]) -> tuple[Value
     if len(values) != count:
         raise ValueError(f"must hold {count} values, one per block of the U-Net, and holds {len(values)}")
     return values
+
+
+def _truth(text: str) -> bool:
+    if text.strip().lower() not in ("true", "false"):
+        raise ValueError(f"is true or false, not {text.strip()!r}")
+    return text.strip().lower() == "true"
 
 
 def _whole_number(text: str, least: int) -> int:

@@ -11,7 +11,9 @@ from networks.lora_module import Target
 
 UNET_CLASSES = frozenset({"Transformer2DModel"})
 UNET_CONV_CLASSES = frozenset({"ResnetBlock2D", "Downsample2D", "Upsample2D"})
+UNET_ATTENTION_CLASSES = frozenset({"Attention"})
 TEXT_ENCODER_CLASSES = frozenset({"CLIPAttention", "CLIPSdpaAttention", "CLIPMLP"})
+TEXT_ENCODER_ATTENTION_CLASSES = TEXT_ENCODER_CLASSES - {"CLIPMLP"}
 UNET_PREFIX = "lora_unet"
 TEXT_ENCODER_PREFIX = "lora_te"
 
@@ -22,24 +24,29 @@ def layout_of(unet: nn.Module) -> UNetLayout:
     return SDXL_LAYOUT if getattr(config, "addition_embed_type", None) == "text_time" else SD_LAYOUT
 
 
-def unet_targets(unet: nn.Module, with_convolutions: bool) -> list[Target]:
-    """The layers of the U-Net's transformers; with convolutions also those of its residual blocks and changes of size."""
+def unet_targets(unet: nn.Module, with_convolutions: bool, attention_only: bool = False) -> list[Target]:
+    """The layers of the U-Net's transformers; with convolutions also those of its residual blocks and changes of size.
+
+    attention_only: of the transformers the projections of their attentions, not those around them.
+    """
     layout = layout_of(unet)
-    classes = UNET_CLASSES | UNET_CONV_CLASSES if with_convolutions else UNET_CLASSES
+    classes = UNET_ATTENTION_CLASSES if attention_only else UNET_CLASSES
+    classes |= UNET_CONV_CLASSES if with_convolutions else frozenset()
     return [
         Target(_key_name(UNET_PREFIX, layout.module_path(path)), path, layer, block=layout.block_index(path))
         for path, layer in _layers_inside(unet, classes)
     ]
 
 
-def text_encoder_targets(text_encoder: nn.Module | list[nn.Module]) -> list[Target]:
+def text_encoder_targets(text_encoder: nn.Module | list[nn.Module], attention_only: bool = False) -> list[Target]:
     """The layers of one text encoder, or of several, which are then told apart by te1, te2, ..."""
+    classes = TEXT_ENCODER_ATTENTION_CLASSES if attention_only else TEXT_ENCODER_CLASSES
     encoders = text_encoder if isinstance(text_encoder, list) else [text_encoder]
     numbers = [""] if len(encoders) == 1 else [str(index + 1) for index in range(len(encoders))]
     return [
         Target(_key_name(TEXT_ENCODER_PREFIX + numbers[index], path), path, layer, text_encoder=index)
         for index, encoder in enumerate(encoders)
-        for path, layer in _layers_inside(encoder, TEXT_ENCODER_CLASSES)
+        for path, layer in _layers_inside(encoder, classes)
     ]
 
 

@@ -20,6 +20,8 @@ def settings(network_dim=4, network_alpha=1.0, neuron_dropout=None, **arguments)
     ("arguments", "words"),
     [
         ({"conv_dmi": "4"}, ["conv_dmi", 'did you mean "conv_dim"']),
+        ({"attn_only": "yes"}, ["attn_only=yes", "true or false"]),
+        ({"attn_only": "true", "conv_dim": "4"}, ["conv_dim", "attn_only"]),
         ({"colour": "red"}, ["colour", "loraplus_lr_ratio"]),
         ({"conv_dim": "four"}, ["conv_dim=four", "whole number"]),
         ({"conv_dim": "0"}, ["conv_dim=0", "from 1 on"]),
