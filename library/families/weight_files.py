@@ -22,6 +22,7 @@ WEIGHT_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 HEADER_LENGTH_BYTES = 8  # of a safetensors file; they say how long its header is
 TENSORS_AT_A_TIME = 16
+BYTES_AT_A_TIME = 2**27
 WRAPPERS = ("state_dict", "string_to_param")  # tables that programs put around the tensors
 
 
@@ -62,7 +63,7 @@ def stored_tensors(paths: tuple[Path, ...], names: Iterable[str], mapped: bool =
     wanted = set(names)
     for path in paths:
         if path.suffix.lower() != ".safetensors":
-            yield from ((name, tensor) for name, tensor in _unpickled(path).items() if name in wanted)
+            yield from _unpickled_in_portions(path, wanted)
             continue
         if not mapped:
             yield from _read_in_order(path, wanted)
@@ -91,6 +92,29 @@ def _read_in_order(path: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]
             file.seek(HEADER_LENGTH_BYTES + length + begin)
             alone = json.dumps({name: header[name] | {"data_offsets": [0, end - begin]}}).encode()
             yield from load(len(alone).to_bytes(HEADER_LENGTH_BYTES, "little") + alone + file.read(end - begin)).items()
+
+
+def _unpickled_in_portions(path: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
+    """The same for pickles. Those of PyTorch before 1.6 cannot be mapped: they are read once, as a whole."""
+    is_mapped = zipfile.is_zipfile(path)
+    sizes = {name: tensor.nbytes if is_mapped else 0 for name, tensor in _unpickled(path).items()}
+    for portion in _portions({name: size for name, size in sizes.items() if name in wanted}):
+        content = _unpickled(path)
+        yield from ((name, content[name]) for name in portion)
+
+
+def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
+    """The names of tensors of these sizes, in lists that together hold about BYTES_AT_A_TIME."""
+    portion: list[str] = []
+    room = BYTES_AT_A_TIME
+    for name, size in sizes.items():
+        if portion and size > room:
+            yield portion
+            portion, room = [], BYTES_AT_A_TIME
+        portion.append(name)
+        room -= size
+    if portion:
+        yield portion
 
 
 def tensor_reader(path: Path) -> Callable[[str], Tensor]:
