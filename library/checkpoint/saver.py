@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,6 +45,8 @@ class Sources:
     write_state: Callable[[Path, SavePoint], None]  # fills an empty folder
     metadata: Callable[[SavePoint], dict[str, str]]
     has_nan: Callable[[], bool]
+    # Inside, the main process finds everything whole. Every process enters it; true: with what a state holds besides weights.
+    whole: Callable[[bool], AbstractContextManager[None]] = lambda with_state: nullcontext()
 
 
 class _Placing:
@@ -129,8 +131,10 @@ class Saver:
         return self._save(SavePoint("step", step, self.length.epoch_of(step)), with_state=True)
 
     def _save(self, point: SavePoint, with_state: bool) -> bool:
-        if not self.is_main:
-            return True
+        with self.sources.whole(with_state):
+            return not self.is_main or self._save_here(point, with_state)
+
+    def _save_here(self, point: SavePoint, with_state: bool) -> bool:
         if self.sources.has_nan():
             self.report("save_refused", step=point.step, epoch=point.epoch, reason="the weights are not finite numbers")
             return False

@@ -32,12 +32,16 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
+class StoredOptimizer(Stateful, Protocol):
+    param_groups: list[dict[str, Any]]
+
+
 @dataclass
 class TrainingObjects:
     """What changes while a run goes on."""
 
     modules: Mapping[str, nn.Module]  # the trained ones, by name
-    optimizer: torch.optim.Optimizer
+    optimizer: StoredOptimizer
     scheduler: Stateful
     scaler: Stateful | None = None  # of float16 gradients
     average: Stateful | None = None  # of the weights (EMA)
@@ -57,8 +61,7 @@ def write_state(folder: Path, objects: TrainingObjects, point: SavePoint, identi
 
 
 def load_state(found: FoundState, objects: TrainingObjects) -> list[str]:
-    """Puts everything back as it was; a learning rate that was changed since is kept. Returns what a person should know."""
-    _load_modules(found.folder, objects.modules)
+    """All but the weights as it was; a learning rate that was changed since is kept. Returns what a person should know."""
     wanted = [group.get("initial_lr") for group in objects.optimizer.param_groups]
     _load_into(objects.optimizer, found.folder / OPTIMIZER_FILE)
     _load_into(objects.scheduler, found.folder / SCHEDULER_FILE)
@@ -95,7 +98,8 @@ def loadable(value: Any, where: str) -> Any:
     raise TypeError(f"{where} holds a {type(value).__name__}, which a state file cannot hold")
 
 
-def _load_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+def load_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """The trained weights of a state; before they are shared out in parts, or an optimizer copies them."""
     stored = load_file(folder / MODEL_FILE)
     own = {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()}
     problems = [
@@ -120,7 +124,7 @@ def _named(problem: str, names: set[str]) -> str:
     return f"{problem}: {', '.join(listed)}{more}"
 
 
-def _load_into(target: Stateful | torch.optim.Optimizer, path: Path) -> None:
+def _load_into(target: Stateful, path: Path) -> None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

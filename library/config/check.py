@@ -163,6 +163,12 @@ def _needs_narrow_numbers(option: str) -> Rule:
     )
 
 
+def _of_stage_3(option: str) -> Rule:
+    return Rule(
+        option, lambda s: s.changed(option) and s.sharing.zero_stage != 3, "only stage 3 uses this; write zero_stage = 3"
+    )
+
+
 RULES: tuple[Rule, ...] = (
     _required("pretrained_model_name_or_path", '"model.safetensors"'),
     Rule(
@@ -201,6 +207,9 @@ RULES: tuple[Rule, ...] = (
     _excludes("xformers", "mem_eff_attn", "both say which attention to use; remove one of them"),
     _excludes("xformers", "torch_compile", "xformers' attention cannot be compiled; remove one of them"),
     _needs("dynamo_backend", "torch_compile"),
+    *(_needs(name, "deepspeed") for name in ("zero_stage", "offload_optimizer_device")),
+    *(_needs(f"offload_{what}_nvme_path", f"offload_{what}_device") for what in ("optimizer", "param")),
+    *map(_of_stage_3, ("offload_param_device", "zero3_init_flag", "zero3_save_16bit_model")),
     Rule(
         "full_fp16",
         lambda s: s.training.full_fp16 and s.training.mixed_precision != "fp16",
@@ -320,6 +329,8 @@ TRAINING_RULES: tuple[Rule, ...] = (
 )
 
 ODDITIES: tuple[Rule, ...] = (
+    Rule("zero3_init_flag", lambda s: s.sharing.zero3_init_flag, "models are read tensor by tensor in any case"),
+    Rule("zero3_save_16bit_model", lambda s: s.sharing.zero3_save_16bit_model, "saved files hold whole weights in any case"),
     *map(_not_for_words, ("full_fp16", "full_bf16")),
     Rule(
         "skip_until_initial_step",

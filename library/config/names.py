@@ -9,17 +9,8 @@ from library.config.spelling import closest
 
 FILE_OPTIONS = ("config_file", "output_config")  # flags that say where options are read from or written to
 
-# Options of train_network.py in the interface that this project follows.
-_NOT_BUILT_NAMES = """
-deepspeed
-fp16_master_weights_and_gradients
-offload_optimizer_device
-offload_optimizer_nvme_path offload_param_device offload_param_nvme_path
-zero3_init_flag zero3_save_16bit_model zero_stage
-"""
-NOT_BUILT = frozenset(_NOT_BUILT_NAMES.split())
-
 IMPOSSIBLE = {
+    "fp16_master_weights_and_gradients": "under DeepSpeed trained weights are float32 and computed in bfloat16: delete it",
     "cpu_offload_checkpointing": "the U-Nets of Stable Diffusion cannot do this: delete it; gradient_checkpointing saves memory too",
 }
 
@@ -36,8 +27,6 @@ _SCRIPT_OF = {name: script for script, names in OTHER_SCRIPTS.items() for name i
 
 def explain_unknown(name: str, script: Script) -> str:
     """What to say of a flag (without its dashes) or a key that this script does not have."""
-    if name in NOT_BUILT:
-        return "known, not built yet"
     if name in IMPOSSIBLE:
         return IMPOSSIBLE[name]
     if name in _SCRIPT_OF:
@@ -50,5 +39,5 @@ def explain_unknown(name: str, script: Script) -> str:
         return f'unknown option; did you mean "{option}"? ("{name}" is a key of dataset files)'
     if name in KEYS:
         return "this key belongs in a dataset file; name that file with --dataset_config FILE.toml"
-    guess = closest(name, (*options_for(script.name), *FILE_OPTIONS)) or closest(name, (*NOT_BUILT, *_SCRIPT_OF, *OPTIONS))
+    guess = closest(name, (*options_for(script.name), *FILE_OPTIONS)) or closest(name, (*_SCRIPT_OF, *OPTIONS))
     return f'unknown option; did you mean "{guess}"?' if guess else f"unknown option; `python {script.name} --help` lists all"

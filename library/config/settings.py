@@ -12,6 +12,7 @@ from library.config.declare import Option, options_of
 from library.config.options import (
     TOPICS,
     DataOptions,
+    DeepSpeedOptions,
     EmbeddingOptions,
     FullOptions,
     HubOptions,
@@ -65,6 +66,7 @@ class Settings:
     training: TrainingOptions = TrainingOptions()
     validation: ValidationOptions = ValidationOptions()
     memory: MemoryOptions = MemoryOptions()
+    sharing: DeepSpeedOptions = DeepSpeedOptions()
     saving: SavingOptions = SavingOptions()
     hub: HubOptions = HubOptions()
     sampling: SamplingOptions = SamplingOptions()

@@ -60,12 +60,12 @@ class FullMethod:
                 _cast(module, self._frozen_dtype)
         if not self._no_half_vae:
             _cast(parts.vae, self._frozen_dtype)
-        self._groups = self._named_groups()
         if self._gradient_checkpointing:
             self._checkpointed = enable_checkpointing({parts.unet: None, **dict.fromkeys(self._trained.values())})
 
-    def _named_groups(self) -> list[dict[str, Any]]:
-        groups = []
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Of the weights as they are now: sharing them over processes puts others into their place."""
+        groups: list[dict[str, Any]] = []
         for name, module in self._trained.items():
             if name == "unet":
                 groups += unet_groups(module, self._rates)
@@ -75,9 +75,6 @@ class FullMethod:
 
     def modules(self) -> dict[str, nn.Module]:
         return self._trained
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return self._groups
 
     def train(self) -> None:
         self._set_training(True)

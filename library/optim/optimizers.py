@@ -107,6 +107,17 @@ def _check_fused(options: OptimizerOptions, choice: OptimizerChoice) -> None:
         raise UserError(f"fused_optimizer_groups: {reason}; remove it, or choose another optimizer_type")
 
 
+def unfit_for_parts(options: OptimizerOptions, only_torchs: bool) -> str | None:
+    """Why the optimizer cannot step parts of tensors, if it cannot. only_torchs: they are DTensors, which few others know."""
+    choice = _choose(options)
+    name = choice.cls.__name__
+    if only_torchs and choice.cls.__module__.partition(".")[0] != "torch":
+        return f"{name} is not one of PyTorch's own optimizers"
+    if not choice.can_be_split or name == "Adafactor":
+        return f"{name} looks at whole tensors, or at all of them together"
+    return f"{name} keeps two sets of weights" if is_schedule_free(trial_optimizer(options)) else None
+
+
 def build_optimizer(options: OptimizerOptions, groups: list[dict[str, Any]], seed: int = 0) -> Optimizer:
     """The optimizer for groups of `params`, `lr` (None: learning_rate) and `name`. seed: of the rounding of 16-bit weights."""
     choice = _choose(options)
@@ -156,7 +167,7 @@ def is_schedule_free(optimizer: Optimizer) -> bool:
 
 
 @contextlib.contextmanager
-def evaluation_weights(optimizer: Optimizer) -> Iterator[None]:
+def evaluation_weights(optimizer: Any) -> Iterator[None]:
     """Inside, the trained parameters hold what should be saved or looked at; after it they are as before, to the bit.
 
     Schedule-free optimizers switch to their averaged weights; nothing happens for others, or inside another such block.

@@ -3,8 +3,8 @@ ones, too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from library.data.dataset import TrainingDataset
 from library.data.loader import make_loader
@@ -15,7 +15,7 @@ from library.train.caching import fill_caches
 from library.train.data_order import make_dataset, make_order, workers_of
 from library.train.plan import Plan
 from library.train.runtime import Runtime
-from library.types import Batch, Parts
+from library.types import Batch, BatchPlace, Parts
 
 
 @dataclass(frozen=True)
@@ -43,5 +43,12 @@ def make_batches(plan: Plan, parts: Parts, runtime: Runtime, encode: PictureEnco
     shown = TrainingDataset(
         everything, plan.validation.seed, plan.length.last_step, 1.0, caches.latents, replacements, caches.text
     )
-    held_out = plan.validation.places[runtime.rank :: runtime.world_size]
+    held_out = held_out_places(plan.validation.places, runtime)
     return Batches(training, lambda: make_loader(shown, held_out, min(workers, len(held_out))))
+
+
+def held_out_places(places: Sequence[BatchPlace], runtime: Runtime) -> list[BatchPlace]:
+    """This process's share. Where a pass over the model needs all processes, all have as many: copies of share 0 fill up."""
+    mine = list(places[runtime.rank :: runtime.world_size])
+    missing = -(-len(places) // runtime.world_size) - len(mine)
+    return mine + [replace(places[0], share=0.0)] * missing if runtime.sharing.in_parts else mine

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from library.methods.base import Method
 from library.optim.schedulers import Scheduler
 from library.train.runtime import Runtime
+from library.train.sharing import SteppedOptimizer
 from library.types import Batch, BatchPlace
 
 
@@ -39,7 +39,7 @@ def train(
     batches: Iterable[Batch],
     batch_loss: Callable[[Batch], Tensor],
     method: Method,
-    optimizer: Optimizer,
+    optimizer: SteppedOptimizer,
     scheduler: Scheduler,
     runtime: Runtime,
     max_grad_norm: float,
@@ -59,8 +59,8 @@ def train(
         method.before_batch(batch)
 
         sample_losses = batch_loss(batch)
+        runtime.backward(sample_losses.mean(), place)
         if place.share > 0:  # a filler copy, which only keeps the processes in step, is counted nowhere
-            runtime.backward(sample_losses.mean() * place.share)
             losses.append(sample_losses.detach())
             image_paths += batch.image_paths
         if not place.ends_step:

@@ -37,6 +37,7 @@ from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.train.memory import bytes_of_weight, check_memory_options
 from library.train.method import check_method, settings_for_family
+from library.train.sharing_plan import WHOLE, SharingPlan, plan_sharing
 from library.train.trackers import check_trackers
 from library.train.validation_plan import ValidationPlan, plan_validation
 
@@ -62,6 +63,7 @@ class Plan:
     length: RunLength
     batches_per_epoch: int
     notes: list[str]
+    sharing: SharingPlan = WHOLE
 
     @property
     def resolved_settings(self) -> Settings:
@@ -126,6 +128,8 @@ def make_plan(settings: Settings) -> Plan:
     validation = plan_validation(settings, prepared, seed, resume.best if resume else None, notes)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     _check_processes(settings, world_size)
+    sharing = plan_sharing(settings, world_size)
+    notes += sharing.notes
     order = TrainingOrder(prepared, seed, settings.training.gradient_accumulation_steps, 0, world_size)
     length = _run_length(settings, order.steps_per_epoch, resume, notes)
     identity = _identity(settings, resume, seed, world_size, prepared, notes)
@@ -144,6 +148,7 @@ def make_plan(settings: Settings) -> Plan:
         length=length,
         batches_per_epoch=order.batches_per_epoch,
         notes=notes,
+        sharing=sharing,
     )
 
 

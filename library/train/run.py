@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from library.checkpoint.state import TrainingObjects, load_state
+from library.checkpoint.state import TrainingObjects, load_state, load_weights
 from library.checkpoint.uploads import start_uploads
 from library.config.text_settings import text_settings
 from library.diffusion.schedule import scaled_linear_schedule
@@ -55,9 +55,8 @@ class Run:
         settings = plan.settings
         self.plan, self.stop_request = plan, stop_request
         training = settings.training
-        self.runtime = Runtime(
-            training.mixed_precision, plan.seed, stop_request, training.full_fp16 or training.full_bf16, settings.memory.ddp_timeout
-        )
+        sixteen_bit_weights, timeout = training.full_fp16 or training.full_bf16, settings.memory.ddp_timeout
+        self.runtime = Runtime(training.mixed_precision, plan.seed, stop_request, sixteen_bit_weights, timeout, plan.sharing)
         self.record = RunRecord(plan, self.runtime)
         self.trackers: list[Tracker] = []
         uploads = None
@@ -72,13 +71,18 @@ class Run:
         self.method: Method = make_method(settings, plan.family, plan.seed, self.runtime)
         self.method.attach(self.parts, plan.family.name)
         prepare_model(self.parts, settings.memory)
+        modules, sharing = self.method.modules(), self.runtime.sharing
+        if plan.resume is not None:
+            load_weights(plan.resume.folder, modules)
+        sharing.shard(self.parts.unet)
         self.optimizer = build_optimizer(settings.optimizer, self.method.parameter_groups(), plan.seed)
         self.scheduler = build_scheduler(settings.scheduler, self.optimizer, plan.length.last_step)
         self.average = WeightAverage(parameters_of(self.optimizer), training.ema_decay) if training.ema else None
         self.best = replace(plan.validation.best) if plan.validation else None
-        scaler = self.runtime.accelerator.scaler
-        objects = TrainingObjects(self.method.modules(), self.optimizer, self.scheduler, scaler, self.average, self.best)
+        scaler, stored = self.runtime.accelerator.scaler, sharing.stored(self.optimizer)
+        objects = TrainingObjects(modules, stored, self.scheduler, scaler, self.average, self.best)
         self.saver = make_saver(plan, self.runtime, self.record, self.method, objects, self.average, uploads)
+        self.stepped = sharing.begin(self.optimizer, modules, self.parts.unet)
         if plan.resume is not None:
             for note in load_state(plan.resume, objects):
                 log.info("%s", note)
@@ -114,7 +118,7 @@ class Run:
             with progress:
                 if plan.resume is None or not reactions.make_up():
                     train(
-                        batches.training, batch_loss, self.method, self.runtime.prepare_optimizer(self.optimizer), self.scheduler,
+                        batches.training, batch_loss, self.method, self.stepped, self.scheduler,
                         self.runtime, plan.settings.optimizer.max_grad_norm, reactions,
                     )  # fmt: skip
         return self._finish(reactions)
@@ -155,7 +159,9 @@ class Run:
                 f"{error}; the last finite step is {error.last_finite_step}; the batch held {pictures}. {HINT}"
             ) from error
         except UserError:
-            self._end(reactions.last_step, finished=False, saved=self._save_interrupted(reactions.last_step))
+            # Of one process alone, perhaps: then the others' parts cannot be had.
+            saved = not self.runtime.sharing.in_parts and self._save_interrupted(reactions.last_step)
+            self._end(reactions.last_step, finished=False, saved=saved)
             raise
 
     def _save_interrupted(self, step: int) -> bool:

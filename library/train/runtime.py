@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import os
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from library.errors import UserError
-from library.optim.fused import FusedOptimizer
 from library.seeding import seed_from
+from library.train.fsdp import ShardedUNet
+from library.train.sharing import WholeModels
+from library.train.sharing_plan import USE_DEEPSPEED, USE_FSDP, WHOLE, SharingPlan
 from library.train.signals import Stopped, StopRequest
+from library.train.zero import ZeroEngine
 from library.types import BatchPlace
 
 Value = TypeVar("Value")
@@ -37,14 +39,16 @@ class Runtime:
         stop_request: StopRequest,
         sixteen_bit_weights: bool = False,
         timeout_minutes: int | None = None,  # of waiting for other processes; None: as long as PyTorch does
+        sharing: SharingPlan = WHOLE,
     ):
         patience = [InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes))] if timeout_minutes else []
         # Without a GPU accelerate sees several processes only when told that the CPU is meant.
         has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-        self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not has_gpu, kwargs_handlers=patience)
+        with _unknown_to_accelerate():
+            self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not has_gpu, kwargs_handlers=patience)
+        self.sharing = _make_sharing(self.accelerator, sharing)
         self.frozen_dtype = FROZEN_DTYPES[mixed_precision]  # of weights that are not trained
         self.trained_dtype = self.frozen_dtype if sixteen_bit_weights else torch.float32
-        self._fused: FusedOptimizer | None = None
         self.seed = seed
         self.stop_request = stop_request
 
@@ -64,6 +68,11 @@ class Runtime:
     def is_main(self) -> bool:
         return self.accelerator.is_main_process
 
+    def stop_wanted(self) -> bool:
+        """Whether somebody asks to stop; where a pass over the model needs all processes, any of them, and all must call this."""
+        wanted = self.stop_request.wanted
+        return any(self.gathered(wanted)) if self.sharing.in_parts else wanted
+
     @property
     def scales_gradients(self) -> bool:
         """Whether a loss scaler (fp16) is at work, which skips steps with infinite gradients by itself."""
@@ -71,16 +80,6 @@ class Runtime:
 
     def autocast(self) -> AbstractContextManager:
         return self.accelerator.autocast()
-
-    def prepare_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        """Let the loss scaler skip steps; without one the optimizer is used as it is."""
-        self._fused = optimizer if isinstance(optimizer, FusedOptimizer) else None
-        scaler = self.accelerator.scaler
-        if scaler is None:
-            return optimizer
-        if self.trained_dtype == torch.float16:  # the scaler refuses such gradients unless told
-            scaler._unscale_grads_ = _allowing_float16(scaler._unscale_grads_)
-        return self.accelerator.prepare_optimizer(optimizer)
 
     def seed_global_generators(self, place: BatchPlace) -> None:
         """Make dropout, and whatever a network module draws by itself, a function of the place in the run."""
@@ -104,8 +103,9 @@ class Runtime:
                 random.setstate(states[0])
                 numpy.random.set_state(states[1])
 
-    def backward(self, loss: Tensor) -> None:
-        self.accelerator.backward(loss)
+    def backward(self, loss: Tensor, place: BatchPlace) -> None:
+        """Adds the batch's share of its loss to the gradients of the step; a filler copy's share is nothing."""
+        self.sharing.backward(loss, place.share, place.ends_step)
 
     def agree(self, losses: list[Tensor]) -> tuple[float, bool]:
         """The mean loss of a step over the samples of all processes, and whether any process wants to stop after it."""
@@ -127,30 +127,12 @@ class Runtime:
         return values.cpu()
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Mean of the gradients over the processes, in a few large messages. Alike on every process to the bit."""
-        if self.world_size == 1:
-            return
-        touched = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=self.device)
-        torch.distributed.all_reduce(touched)
-        for parameter, count in zip(parameters, touched.tolist(), strict=True):
-            if parameter.grad is None and count:  # every process must send the same list; what nobody touched has no gradient
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            torch.distributed.all_reduce(flat)
-            flat /= self.world_size
-            for gradient, values in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
-                gradient.copy_(values.view_as(gradient))
+        """The same in every process from here on."""
+        self.sharing.average(parameters)
 
     def clip_gradients(self, parameters: list[nn.Parameter], max_norm: float) -> float:
-        """Scale the gradients so that their joint norm is at most max_norm (0: leave them); returns the norm before.
-
-        An optimizer that steps in the backward pass has clipped by then.
-        """
-        if self._fused is not None:
-            return self._fused.take_norm()
-        return float(self.accelerator.clip_grad_norm_(parameters, max_norm or math.inf))
+        """Scale the gradients so that their joint norm is at most max_norm (0: leave them); returns the norm before."""
+        return self.sharing.clip(parameters, max_norm)
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
@@ -196,20 +178,20 @@ class Runtime:
                 torch.distributed.destroy_process_group()
 
 
-def _allowing_float16(unscale: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of torch's scaler that is told, as its last argument, whether gradients may be float16."""
-    return lambda optimizer, inverse_scale, found_inf, _: unscale(optimizer, inverse_scale, found_inf, True)
+@contextmanager
+def _unknown_to_accelerate() -> Iterator[None]:
+    """Inside, accelerate hears nothing of FSDP and DeepSpeed, which are handed their modules by us: it knows neither on a CPU."""
+    hidden = {name: os.environ.pop(name) for name in (USE_FSDP, USE_DEEPSPEED) if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
-def _buckets(gradients: Iterable[Tensor], most: int = 2**24) -> Iterable[list[Tensor]]:
-    """Gradients of one dtype grouped so that a message holds about `most` numbers."""
-    bucket: list[Tensor] = []
-    size = 0
-    for gradient in gradients:
-        if bucket and (gradient.dtype != bucket[0].dtype or size + gradient.numel() > most):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(gradient)
-        size += gradient.numel()
-    if bucket:
-        yield bucket
+def _make_sharing(accelerator: Accelerator, plan: SharingPlan) -> WholeModels:
+    """What the plan asks for."""
+    if plan.kind == "fsdp":
+        return ShardedUNet(accelerator, plan.fsdp, plan.writes_model)
+    if plan.kind == "deepspeed":
+        return ZeroEngine(accelerator, plan.deepspeed, plan.max_grad_norm, plan.writes_model)
+    return WholeModels(accelerator)

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
 
+from PIL import Image
+
 from library.checkpoint.files import atomic_write
 from library.checkpoint.saver import Report
 from library.config.text_settings import text_settings
@@ -46,24 +48,30 @@ class SampleDrawer:
 
     def draw(self, step: int, epoch: int | None) -> None:
         """Draw and save all prompts. `epoch` where it ends with this step, and samples are counted in epochs."""
-        prompts, stop_request = self._plan.prompts, self._runtime.stop_request
-        if not self._runtime.is_main or not prompts or stop_request.wanted:
+        prompts, runtime = self._plan.prompts, self._runtime
+        if not prompts or not (runtime.is_main or runtime.sharing.in_parts) or runtime.stop_wanted():
             return
-        settings, options = self._plan.settings, preview_options(self._plan)
         started = time.monotonic()
         self._method.eval()
         try:
-            with self._runtime.autocast(), self._average.in_place() if self._average else nullcontext():
-                asked = takewhile(lambda _: not stop_request.wanted, prompts)
-                pictures = draw_samples(self._plan.family, self._parts, asked, options, self._failed)
-            pictures += [None] * (len(prompts) - len(pictures))
-            in_epochs = settings.sampling.sample_every_n_epochs is not None or step == 0
-            paths = save_samples(pictures, prompts, self.folder, settings.saving.output_name, step, epoch if in_epochs else None)
+            with runtime.autocast(), self._average.in_place() if self._average else nullcontext():
+                asked = takewhile(lambda _: not runtime.stop_wanted(), prompts)
+                pictures = draw_samples(self._plan.family, self._parts, asked, preview_options(self._plan), self._failed)
+        finally:
+            self._method.train()
+        if runtime.is_main:
+            self._keep(pictures + [None] * (len(prompts) - len(pictures)), step, epoch, started)
+
+    def _keep(self, pictures: list[Image.Image | None], step: int, epoch: int | None, started: float) -> None:
+        """Save the pictures, None for one that was not drawn, and tell of them. started: by the monotonic clock."""
+        settings = self._plan.settings
+        in_epochs = settings.sampling.sample_every_n_epochs is not None or step == 0
+        name, place = settings.saving.output_name, epoch if in_epochs else None
+        try:
+            paths = save_samples(pictures, self._plan.prompts, self.folder, name, step, place)
         except OSError as error:
             self._report("sample_failed", step=step, reason=str(error))
             return
-        finally:
-            self._method.train()
         remaining = iter(paths)
         column = [next(remaining) if picture is not None else None for picture in pictures]
         self._columns.append((f"step {step}", column))

@@ -54,7 +54,7 @@ def make_saver(
     expected: dict[Kind, int] = {"weights": _bytes_of_weight(plan.settings) * saved, "state": state_bytes * trained}
     check_space(plan, expected)
     ledger = Ledger(record.folder, plan.output_dir, identity.lineage, inherited_entries(plan.runs_folder, identity.lineage))
-    sources = Sources(write_weights, write_folder, metadata, method.has_nan)
+    sources = Sources(write_weights, write_folder, metadata, method.has_nan, runtime.sharing.whole)
     return Saver(plan.settings.saving, plan.length, ledger, sources, record.report, expected, runtime.is_main, uploads)
 
 

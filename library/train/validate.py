@@ -17,6 +17,7 @@ from library.optim.optimizers import evaluation_weights
 from library.seeding import seed_from
 from library.train.batch_loss import BatchLoss
 from library.train.runtime import Runtime
+from library.train.signals import Stopped
 from library.train.validation_plan import ValidationPlan
 from library.types import Batch
 
@@ -70,6 +71,9 @@ class Validator:
     def _measure_batches(self, seed: int) -> Iterator[tuple[int, torch.Tensor]]:
         """Of each batch, the number of its first image and the losses [timesteps, images]."""
         for batch in self.batches():
-            self.runtime.stop_request.check()
+            if self.runtime.stop_wanted():
+                raise Stopped
             self.method.before_batch(batch)
-            yield batch.place.first_position, self.batch_loss.at_fixed_timesteps(batch, seed)
+            measured = self.batch_loss.at_fixed_timesteps(batch, seed)
+            if batch.place.share > 0:  # a filler copy only keeps the processes in step
+                yield batch.place.first_position, measured

@@ -19,7 +19,7 @@ from library.checkpoint.files import atomic_directory
 from library.checkpoint.identity import BaseModel, RunIdentity, check_same_run, run_identity
 from library.checkpoint.naming import SavePoint
 from library.checkpoint.resume import FoundState, find_state
-from library.checkpoint.state import TrainingObjects, load_state, loadable, write_state
+from library.checkpoint.state import TrainingObjects, load_state, load_weights, loadable, write_state
 from library.config.options import NetworkOptions, SavingOptions
 from library.config.settings import Settings
 from library.errors import UserError
@@ -54,6 +54,12 @@ def training(width: int = 4, rate: float = 1e-3, optimizer: str = "AdamW", seed:
     return TrainingObjects({"network": module}, built, warm_up)
 
 
+def load(found: FoundState, objects: TrainingObjects) -> list[str]:
+    """As a run does it."""
+    load_weights(found.folder, objects.modules)
+    return load_state(found, objects)
+
+
 def train(objects: TrainingObjects, steps: range) -> list[torch.Tensor]:
     module = objects.modules["network"]
     for step in steps:
@@ -78,7 +84,7 @@ def test_a_continued_run_equals_an_unbroken_one_to_the_bit(tmp_path: Path, optim
     train(first, range(5))
     found = save(tmp_path / "last-state", first)
     second = training(optimizer=optimizer, seed=1)
-    assert load_state(found, second) == []
+    assert load(found, second) == []
     for one, other in zip(unbroken, train(second, range(found.current_step, 12)), strict=True):
         assert torch.equal(one, other)
 
@@ -131,9 +137,9 @@ def test_the_loss_scale_comes_back(tmp_path: Path) -> None:
     objects = replace(training(), scaler=scaler)
     found = save(tmp_path / "last-state", objects)
     fresh = torch.amp.GradScaler("cpu")
-    load_state(found, replace(training(), scaler=fresh))
+    load(found, replace(training(), scaler=fresh))
     assert fresh.get_scale() == 1024.0
-    load_state(save(tmp_path / "plain-state", training()), replace(training(), scaler=fresh))  # a state of a float32 run
+    load(save(tmp_path / "plain-state", training()), replace(training(), scaler=fresh))  # a state of a float32 run
 
 
 def test_a_changed_learning_rate_takes_effect_and_is_told(tmp_path: Path) -> None:
@@ -141,7 +147,7 @@ def test_a_changed_learning_rate_takes_effect_and_is_told(tmp_path: Path) -> Non
     train(first, range(3))
     found = save(tmp_path / "last-state", first)
     second = training(rate=5e-4)
-    assert load_state(found, second) == ["the learning rate of unet was 0.001 in the state and is 0.0005 from now on"]
+    assert load(found, second) == ["the learning rate of unet was 0.001 in the state and is 0.0005 from now on"]
     assert second.optimizer.param_groups[0]["lr"] == pytest.approx(5e-4 * 4 / 8)
     train(second, range(1))
     assert second.optimizer.param_groups[0]["lr"] == pytest.approx(5e-4 * 5 / 8)
@@ -150,11 +156,11 @@ def test_a_changed_learning_rate_takes_effect_and_is_told(tmp_path: Path) -> Non
 def test_another_network_is_refused_by_name(tmp_path: Path) -> None:
     found = save(tmp_path / "last-state", training())
     with pytest.raises(UserError, match=r"of another shape: network\.again, network\.down\.weight, network\.up"):
-        load_state(found, training(width=8))
+        load(found, training(width=8))
     other = training()
     other.modules = {"unet": other.modules["network"]}
     with pytest.raises(UserError, match=r"not in the state: unet\.again.*only in the state: network\.again.* and 1 more"):
-        load_state(found, other)
+        load(found, other)
 
 
 def test_another_optimizer_is_refused(tmp_path: Path) -> None:
@@ -164,7 +170,7 @@ def test_another_optimizer_is_refused(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(groups)
     two_groups = TrainingObjects({"network": module}, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
     with pytest.raises(UserError, match=r"optimizer\.bin does not fit this run's AdamW"):
-        load_state(found, two_groups)
+        load(found, two_groups)
 
 
 def test_values_that_a_safe_load_refuses_are_turned_or_refused(tmp_path: Path) -> None:
@@ -179,7 +185,7 @@ def test_a_pickle_that_runs_code_is_not_read(tmp_path: Path) -> None:
     found = save(tmp_path / "last-state", training())
     (found.folder / "optimizer.bin").write_bytes(pickle.dumps(Trap(tmp_path / "trapped")))
     with pytest.raises(UserError, match=r"optimizer\.bin is no file of tensors and numbers"):
-        load_state(found, training())
+        load(found, training())
     assert not (tmp_path / "trapped").exists()
 
 

@@ -42,6 +42,13 @@ BROKEN = [
     ("--fused_optimizer_groups 2 --mixed_precision fp16", "--fused_optimizer_groups: steps during the backward pass know nothing"),
     ("--fused_optimizer_groups 2 --gradient_accumulation_steps 2", "--fused_optimizer_groups: gradients are gone"),
     ("--fused_backward_pass --mixed_precision fp16", "--fused_backward_pass: steps during the backward pass know nothing"),
+    ("--zero_stage 1", "--zero_stage: this has no effect without deepspeed"),
+    ("--offload_optimizer_device cpu", "--offload_optimizer_device: this has no effect without deepspeed"),
+    ("--deepspeed --offload_optimizer_nvme_path /fast", "without offload_optimizer_device"),
+    ("--deepspeed --zero_stage 3 --offload_param_nvme_path /fast", "without offload_param_device"),
+    ("--deepspeed --offload_param_device cpu", "--offload_param_device: only stage 3 uses this"),
+    ("--deepspeed --zero3_init_flag", "--zero3_init_flag: only stage 3 uses this"),
+    ("--deepspeed --zero3_save_16bit_model", "--zero3_save_16bit_model: only stage 3 uses this"),
     ("--ema_decay 0.9", "without ema"),
     ("--ema_samples", "without ema"),
     ("--network_train_unet_only --network_train_text_encoder_only", "nothing would be left to train"),
@@ -113,6 +120,8 @@ BROKEN = [
     (r"--output_name C:\frog", "write the folder in output_dir"),
 ]
 ODD = [
+    ("--deepspeed --zero_stage 3 --zero3_init_flag", "--zero3_init_flag: models are read tensor by tensor"),
+    ("--deepspeed --zero_stage 3 --zero3_save_16bit_model", "--zero3_save_16bit_model: saved files hold whole weights"),
     ("--zero_terminal_snr", "--zero_terminal_snr: this is meant for models that predict v"),
     ("--sdpa", "--sdpa: this attention is used in any case"),
     ("--mem_eff_attn", "holds no full matrix"),

@@ -11,7 +11,7 @@ import pytest
 
 from library.config.declare import options_of
 from library.config.flags import build_parser
-from library.config.names import FILE_OPTIONS, IMPOSSIBLE, NOT_BUILT, OTHER_SCRIPTS
+from library.config.names import FILE_OPTIONS, IMPOSSIBLE, OTHER_SCRIPTS
 from library.config.old_spellings import OLD_NAMES
 from library.config.options import TOPICS
 from library.config.scripts import CACHING, EMBEDDING, FULL, NETWORK, SCRIPTS, TRAIN_NETWORK
@@ -116,8 +116,8 @@ def test_every_option_is_taken_by_the_scripts_of_the_interface_or_deliberately_b
 def test_every_name_of_the_interface_is_declared_or_known() -> None:
     names = {fact["name"] for fact in FACTS}
     own = OPTIONS.keys() - NEW - OF_TOOLS
-    assert names == own | NOT_BUILT | IMPOSSIBLE.keys() | (OLD_NAMES.keys() & names) | set(FILE_OPTIONS)
-    assert not (NOT_BUILT | IMPOSSIBLE.keys()) & OPTIONS.keys()
+    assert names == own | IMPOSSIBLE.keys() | (OLD_NAMES.keys() & names) | set(FILE_OPTIONS)
+    assert not (IMPOSSIBLE.keys()) & OPTIONS.keys()
     assert not OTHER_SCRIPTS.keys() & SCRIPTS.keys()
 
 

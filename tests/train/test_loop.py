@@ -49,7 +49,7 @@ class Scene:
         self.runtime = SimpleNamespace(
             scales_gradients=scales_gradients,
             seed_global_generators=self.trace.noting("seed"),
-            backward=self.trace.noting("backward", lambda loss: loss.backward()),
+            backward=self.trace.noting("backward", lambda loss, place: (loss * place.share).backward()),
             agree=self.trace.noting("agree", self.agree),
             average_gradients=self.trace.noting("average"),
             clip_gradients=self.trace.noting("clip", self.clip),

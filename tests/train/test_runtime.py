@@ -12,8 +12,8 @@ import torch
 from library.config.options import OptimizerOptions
 from library.errors import UserError
 from library.optim.optimizers import build_optimizer
-from library.train import runtime as runtime_module
 from library.train.runtime import Runtime
+from library.train.sharing import buckets
 from library.train.signals import Stopped, StopRequest
 from library.types import BatchPlace
 
@@ -55,7 +55,7 @@ class Others:
 @pytest.fixture
 def two(runtime, monkeypatch) -> Others:
     others = Others(3.0, [1.0, 0.0, 1.0, 0.0])
-    monkeypatch.setattr(Runtime, "world_size", 2)
+    runtime.sharing.world_size = 2
     monkeypatch.setattr(torch.distributed, "all_reduce", others.all_reduce)
     return others
 
@@ -107,9 +107,9 @@ def test_messages_are_of_one_type_and_bounded():
         torch.zeros(count, dtype=dtype) for count, dtype in ((4, torch.float32), (5, torch.float32), (3, torch.bfloat16))
     ]
     gradients += [torch.zeros(20, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.bfloat16)]
-    sizes = [[gradient.numel() for gradient in bucket] for bucket in runtime_module._buckets(gradients, most=9)]
+    sizes = [[gradient.numel() for gradient in bucket] for bucket in buckets(gradients, most=9)]
     assert sizes == [[4, 5], [3], [20], [1]]
-    assert list(runtime_module._buckets([])) == []
+    assert list(buckets([])) == []
 
 
 def test_the_loss_is_the_mean_over_samples(runtime):
@@ -183,8 +183,17 @@ def test_what_processes_found_is_merged(runtime, monkeypatch):
 def test_an_optimizer_that_steps_in_the_backward_pass_tells_the_norm(runtime):
     weight = torch.nn.Parameter(torch.zeros(2))
     options = OptimizerOptions(optimizer_type="SGD", learning_rate=1.0, fused_optimizer_groups=1)
-    runtime.prepare_optimizer(build_optimizer(options, [{"params": [weight], "lr": None, "name": "unet"}]))
-    runtime.backward((weight * torch.tensor([3.0, 4.0])).sum())
+    groups = [{"params": [weight], "lr": None, "name": "unet"}]
+    runtime.sharing.begin(build_optimizer(options, groups), {}, torch.nn.Identity())
+    runtime.backward((weight * torch.tensor([3.0, 4.0])).sum(), PLACE)
     assert weight.grad is None
     assert weight.norm().item() == pytest.approx(1.0)  # max_grad_norm
     assert runtime.clip_gradients([weight], 1.0) == pytest.approx(5.0)
+
+
+def test_a_filler_copy_has_no_gradient(runtime):
+    weight = torch.nn.Parameter(torch.ones(()))
+    runtime.backward(weight * 2, replace(PLACE, share=0.0))
+    assert weight.grad is None
+    runtime.backward(weight * 2, replace(PLACE, share=0.25))
+    assert weight.grad.item() == 0.5

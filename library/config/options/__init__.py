@@ -1,6 +1,7 @@
 """The options by topic; `TOPICS` maps each attribute of `Settings` to its class."""
 
 from library.config.options.data import DataOptions
+from library.config.options.deepspeed import DeepSpeedOptions
 from library.config.options.embedding import EmbeddingOptions
 from library.config.options.hub import HubOptions
 from library.config.options.memory import MemoryOptions
@@ -23,6 +24,7 @@ TOPICS: dict[str, type] = {
     "training": TrainingOptions,
     "validation": ValidationOptions,
     "memory": MemoryOptions,
+    "sharing": DeepSpeedOptions,
     "saving": SavingOptions,
     "hub": HubOptions,
     "sampling": SamplingOptions,
@@ -31,7 +33,7 @@ TOPICS: dict[str, type] = {
 }
 
 __all__ = [
-    "DataOptions", "EmbeddingOptions", "FullOptions", "HubOptions", "LoggingOptions", "LossOptions", "MemoryOptions",
-    "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions", "OptimizerOptions", "SamplingOptions",
-    "SavingOptions", "SchedulerOptions", "TOPICS", "TrainingOptions", "ValidationOptions",
+    "DataOptions", "DeepSpeedOptions", "EmbeddingOptions", "FullOptions", "HubOptions", "LoggingOptions", "LossOptions",
+    "MemoryOptions", "MetadataOptions", "ModelOptions", "NetworkOptions", "NoiseOptions", "OptimizerOptions",
+    "SamplingOptions", "SavingOptions", "SchedulerOptions", "TOPICS", "TrainingOptions", "ValidationOptions",
 ]  # fmt: skip
