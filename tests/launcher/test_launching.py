@@ -23,9 +23,9 @@ import subprocess, sys
 sys.exit(1 if subprocess.run([sys.executable, *sys.argv[1:]]).returncode else 0)
 """
 
-# A training script that trains nothing: it tells that it is ready and waits until it is asked to stop.
+# A training script that trains nothing: it tells that it is ready and waits until it is asked to stop, but not for ever.
 SCRIPT = """
-import sys, threading
+import sys, threading, time
 from library.train import app
 from library.train.signals import StopRequest
 
@@ -40,7 +40,8 @@ def run(script, argv):
     stop = StopRequest()
     stop.listen()
     print("ready", flush=True)
-    while not stop.wanted:
+    end = time.monotonic() + 120
+    while not stop.wanted and time.monotonic() < end:
         threading.Event().wait(0.02)
     return stop.exit_code
 
@@ -52,8 +53,9 @@ LAUNCH = """
 import signal, sys
 from pathlib import Path
 from launcher import training
-if hasattr(signal, "SIGHUP"):  # ignored where the tests themselves run under nohup
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for name in ("SIGHUP", "SIGINT"):  # ignored where the tests themselves run under nohup, or behind an `&`
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 training.venv_python = lambda: Path(sys.executable)
 sys.exit(training.train(sys.argv[1:]))
 """
