@@ -25,6 +25,7 @@ from train_network import TRAIN_NETWORK, main
 
 def record_to(folder: Path, terminate_at: int | None) -> None:
     """Puts a recording loop into the place of the loop. In step `terminate_at` the process of rank 1 is sent SIGTERM."""
+    folder.mkdir(parents=True, exist_ok=True)
 
     def recorded_train(batches: Iterable[Batch], batch_loss: Any, method: Method, *others: Any) -> None:
         runtime: Runtime = next(other for other in others if isinstance(other, Runtime))
@@ -59,6 +60,5 @@ if __name__ == "__main__":
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--terminate_at", type=int)
     options, arguments = parser.parse_known_args()
-    options.record.mkdir(parents=True, exist_ok=True)
     record_to(options.record, options.terminate_at)
     main(TRAIN_NETWORK, arguments)

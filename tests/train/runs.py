@@ -1,4 +1,4 @@
-"""Tiny training runs, each in a process of its own that can be struck by a signal at a chosen instant."""
+"""Tiny training runs, each in a process (or two) of its own that can be struck by a signal at a chosen instant."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +83,24 @@ class Workshop:
 
     def go_on(self, name: str, strikes: Sequence[Strike] = (), **options: Any) -> Outcome:
         """What a person does after a crash: the same command with --resume latest; from the start if there is no state yet."""
+    def train_in_two(
+        self, name: str, *flags: str, prepare: Callable[[], object] | None = None, **options: Any
+    ) -> tuple[Outcome, Outcome]:
+        """The same by two processes, told of each other as accelerate's launcher tells them. Both `prepare` before they begin."""
+        arguments = ["--config_file", str(self.config(name, **options)), *flags]
+        together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        logs, processes = [], []
+        for rank in ("0", "1"):
+            logs.append(self.folder / f"{name}.rank{rank}.log")
+            place = {**together, "RANK": rank, "LOCAL_RANK": rank}
+            process = process_context().Process(target=_train_as, args=(place, prepare, logs[-1], self.script, arguments))
+            process.start()
+            processes.append(process)
+        for process in processes:
+            process.join()
+        one, other = (Outcome(process.exitcode, log.read_text(encoding="utf-8")) for process, log in zip(processes, logs, strict=True))
+        return one, other
+
         outcome = self.train(name, "--resume", "latest", strikes=strikes, **options)
         if outcome.code == 2 and "no complete state folder" in outcome.output:
             return self.train(name, strikes=strikes, **options)
@@ -184,6 +203,21 @@ def _train(log: Path, script: str, arguments: list[str], strikes: list[Strike], 
 def _train_counting(log: Path, script: str, arguments: list[str], functions: list[str], counts: Path) -> None:
     counter: Counter[str] = Counter()
     for function in functions:
+def _train_as(
+    place: dict[str, str], prepare: Callable[[], object] | None, log: Path, script: str, arguments: list[str]
+) -> None:
+    os.environ.update(place)
+    if prepare is not None:
+        prepare()
+    _train(log, script, arguments, [], {})
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
         _wrap(function, functools.partial(_counted, counter, function))
     try:
         _train(log, script, arguments, [], {})

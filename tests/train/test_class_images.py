@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from library.seeding import seed_from
-from tests.train.launches import TWO_PROCESSES, launch
 from tests.train.runs import IMAGES, Outcome, Strike, Workshop, make_workshop, tensors_hash, write_picture
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
@@ -165,12 +164,8 @@ def test_own_pictures_count_and_are_left_alone(workshop, unbroken):
 def test_two_processes_draw_the_same(workshop):
     options = {"num_class_images": 4, "max_train_steps": 1}
     assert workshop.train("one", reg_data_dir=str(reg(workshop, "one")), **options).code == 0
-    config = workshop.config("two", reg_data_dir=str(reg(workshop, "two")), **options)
-    training = launch(workshop, "two", TWO_PROCESSES, ["-m", "train_network"], config)
-    try:
-        assert training.exit_codes(2) == [0, 0], training.output()
-    finally:
-        training.end()
+    outcomes = workshop.train_in_two("two", reg_data_dir=str(reg(workshop, "two")), **options)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     assert len(pictures(workshop, "two")) == 4
     assert pictures(workshop, "two") == pictures(workshop, "one")
     assert b"\nSteps: 30, " in pictures(workshop, "two")["class_image_00001.png"]

@@ -14,8 +14,7 @@ from library.config.scripts import CACHING
 from library.families.sd import StableDiffusion
 from library.types import TextSettings
 from tests.tiny_models import tiny_sd1_folder, tiny_sd1_parts
-from tests.train.launches import TWO_PROCESSES, launch
-from tests.train.runs import KILL, ROOT, Strike, Workshop, make_workshop, tensors_hash
+from tests.train.runs import KILL, Strike, Workshop, make_workshop, tensors_hash
 
 UNIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 OPTIONS = {
@@ -175,12 +174,9 @@ def test_a_training_after_the_tool_encodes_nothing(workshop, tool):
 
 @UNIX
 def test_two_processes_share_the_work(workshop):
-    filling = launch(workshop, "two", TWO_PROCESSES, [str(ROOT / CACHING[1])], workshop.config("two", **VARIED))
-    try:
-        assert filling.exit_codes(2) == [0, 0], filling.output()
-    finally:
-        filling.end()
-    assert "text encoder outputs: 0 captions from the cache, 6 encoded (6 not made yet)" in filling.output()
+    outcomes = replace(workshop, script=CACHING[1]).train_in_two("two", **VARIED)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert "text encoder outputs: 0 captions from the cache, 6 encoded (6 not made yet)" in outcomes[0].output
     assert "6 captions from the cache, 0 encoded" in trained(workshop, "trained", **VARIED, **CACHED)
 
 

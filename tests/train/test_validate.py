@@ -24,7 +24,6 @@ from library.train.validate import Validator
 from library.train.validation_plan import ValidationPlan
 from library.types import BatchPlace, SampleRef
 from tests.tiny_models import tiny_sd1_parts
-from tests.train.launches import TWO_PROCESSES, launch
 from tests.train.runs import Workshop, make_workshop, tensors_hash, write_picture
 
 forked = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
@@ -118,11 +117,8 @@ def test_two_processes_measure_what_one_does(workshop):
     """Three pictures, by two: one batch for each process. The weights are those before the training, for they differ after it."""
     options = {"validation_split": 0.6, "train_batch_size": 2, "train_data_dir": str(workshop.folder / "data"), **UNTRAINED}
     assert workshop.train("alone", **options).code == 0
-    training = launch(workshop, "both", TWO_PROCESSES, ["train_network.py"], workshop.config("both", **options))
-    try:
-        assert training.exit_codes(2) == [0, 0], training.output()
-    finally:
-        training.end()
+    outcomes = workshop.train_in_two("both", **options)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     (alone,), (one,), (other,) = measured(workshop, "alone"), measured(workshop, "both"), measured(workshop, "both", rank=1)
     for event in (one, other):
         assert (event["images"], event["loss"], event["by_timestep"]) == (3, alone["loss"], alone["by_timestep"])
