@@ -1,8 +1,15 @@
-"""Tiny models of the real architectures, built on the fly, as parts, as a Diffusers folder and as a single file."""
+"""Tiny models of the real architectures, built on the fly, as parts, as a Diffusers folder and as a single file.
+
+Each is built once in a process; whoever asks for it gets a copy of its own.
+"""
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModelWithProjection
 
+from library.families.base import Layout
 from library.families.clip import build_text_encoder
 from library.families.sd import StableDiffusion
 from library.families.sdxl import StableDiffusionXL
@@ -28,6 +36,11 @@ UNET_CONFIG = {
     "norm_num_groups": 8,
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+TWO_BLOCKS = {
+    "block_out_channels": (8, 16),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
 SD2_UNET_CONFIG = UNET_CONFIG | {"attention_head_dim": (1, 1, 1, 1), "use_linear_projection": True}
 SDXL_UNET_CONFIG = UNET_CONFIG | {
@@ -79,21 +92,43 @@ SCHEDULER_CONFIG = {
 }
 
 
-def tiny_sd1_parts(seed: int = 0, layers_per_block: int = 1) -> Parts:
+def tiny_sd1_parts(seed: int = 0, layers_per_block: int = 1, short: bool = False) -> Parts:
     """The modules in fp32 on the CPU, frozen, in eval mode; the same seed gives the same weights; no global generator moves.
 
-    With 2 layers per block the U-Net has as many cross-attentions as the full model.
+    With 2 layers per block the U-Net has as many cross-attentions as the full model. A `short` one has two blocks instead of
+    four on each side, for runs in which it does not matter what the U-Net is.
     """
+    return _copy_of(_sd1_parts(seed, layers_per_block, short))
+
+
+def tiny_sd2_parts(seed: int = 0) -> Parts:
+    """As `tiny_sd1_parts`, of Stable Diffusion 2.x."""
+    return _copy_of(_sd2_parts(seed))
+
+
+def tiny_sdxl_parts(seed: int = 0) -> Parts:
+    """As `tiny_sd1_parts`, of Stable Diffusion XL, with all the blocks that its U-Net really has."""
+    return _copy_of(_sdxl_parts(seed))
+
+
+def _copy_of(parts: Parts) -> Parts:
+    """Tokenizers are read again, which is quicker than to copy them."""
+    unet, text_encoders, vae = copy.deepcopy((parts.unet, parts.text_encoders, parts.vae))
+    return Parts(unet, text_encoders, [load_tokenizer(pad_token=one.pad_token) for one in parts.tokenizers], vae)
+
+
+@cache
+def _sd1_parts(seed: int, layers_per_block: int, short: bool) -> Parts:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(**UNET_CONFIG | {"layers_per_block": layers_per_block})
+        unet = UNet2DConditionModel(**UNET_CONFIG | {"layers_per_block": layers_per_block} | (TWO_BLOCKS if short else {}))
         text_encoder = build_text_encoder(TEXT_CONFIG)
         vae = AutoencoderKL(**VAE_CONFIG)
     return _frozen(Parts(unet, [text_encoder], [load_tokenizer()], vae))
 
 
-def tiny_sd2_parts(seed: int = 0) -> Parts:
-    """As `tiny_sd1_parts`, of Stable Diffusion 2.x."""
+@cache
+def _sd2_parts(seed: int) -> Parts:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(**SD2_UNET_CONFIG)
@@ -102,8 +137,8 @@ def tiny_sd2_parts(seed: int = 0) -> Parts:
     return _frozen(Parts(unet, [text_encoder], [load_tokenizer(pad_token="!")], vae))
 
 
-def tiny_sdxl_parts(seed: int = 0) -> Parts:
-    """As `tiny_sd1_parts`, of Stable Diffusion XL, with all the blocks that its U-Net really has."""
+@cache
+def _sdxl_parts(seed: int) -> Parts:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(**SDXL_UNET_CONFIG)
@@ -118,22 +153,45 @@ def _frozen(parts: Parts) -> Parts:
     return parts
 
 
-def tiny_sd1_folder(path: Path, seed: int = 0, layers_per_block: int = 1) -> Path:
+def tiny_sd1_folder(path: Path, seed: int = 0, layers_per_block: int = 1, short: bool = False) -> Path:
     """Write `tiny_sd1_parts` as a Diffusers folder; returns it."""
-    return _save_folder(Path(path), tiny_sd1_parts(seed, layers_per_block), "StableDiffusionPipeline")
+    parts = _sd1_parts(seed, layers_per_block, short)
+    return _written(path, f"sd1-{seed}-{layers_per_block}-{short}", lambda made: _save_folder(made, parts, "StableDiffusionPipeline"))
 
 
 def tiny_sd2_folder(path: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
     """Write `tiny_sd2_parts(seed)` as a Diffusers folder; returns it."""
-    return _save_folder(Path(path), tiny_sd2_parts(seed), "StableDiffusionPipeline", prediction_type)
+    parts = _sd2_parts(seed)
+    name = f"sd2-{seed}-{prediction_type}"
+    return _written(path, name, lambda made: _save_folder(made, parts, "StableDiffusionPipeline", prediction_type))
 
 
 def tiny_sdxl_folder(path: Path, seed: int = 0) -> Path:
     """Write `tiny_sdxl_parts(seed)` as a Diffusers folder; returns it."""
-    return _save_folder(Path(path), tiny_sdxl_parts(seed), "StableDiffusionXLPipeline")
+    parts = _sdxl_parts(seed)
+    return _written(path, f"sdxl-{seed}", lambda made: _save_folder(made, parts, "StableDiffusionXLPipeline"))
 
 
-def _save_folder(path: Path, parts: Parts, pipeline: str, prediction_type: str = "epsilon") -> Path:
+@cache
+def _written_before() -> tempfile.TemporaryDirectory[str]:
+    """Holds what this process has written; is removed at its end."""
+    return tempfile.TemporaryDirectory(prefix="tiny-models-")
+
+
+def _written(path: Path, name: str, write: Callable[[Path], object]) -> Path:
+    """A copy, at `path`, of what was written once under this name."""
+    path, made = Path(path), Path(_written_before().name) / name
+    if not made.exists():
+        write(made)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if made.is_dir():
+        shutil.copytree(made, path, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(made, path)
+    return path
+
+
+def _save_folder(path: Path, parts: Parts, pipeline: str, prediction_type: str = "epsilon") -> None:
     """With the libraries' own means, not with ours."""
     parts.unet.save_pretrained(path / "unet")
     parts.vae.save_pretrained(path / "vae")
@@ -156,7 +214,6 @@ def _save_folder(path: Path, parts: Parts, pipeline: str, prediction_type: str =
     if pipeline == "StableDiffusionPipeline":
         index |= {"safety_checker": [None, None], "requires_safety_checker": False}
     (path / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-    return path
 
 
 def _set_padding(folder: Path, token: str) -> None:
@@ -167,20 +224,19 @@ def _set_padding(folder: Path, token: str) -> None:
 
 def tiny_sd1_single_file(path: Path, seed: int = 0) -> Path:
     """Write `tiny_sd1_parts(seed)` as one file with the LDM names: .safetensors, or a pickle for any other suffix; returns it."""
-    return _save_file(Path(path), tiny_sd1_parts(seed), StableDiffusion())
+    return _save_file(Path(path), f"sd1-{seed}", _sd1_parts(seed, 1, False), StableDiffusion())
 
 
 def tiny_sd2_single_file(path: Path, seed: int = 0) -> Path:
     """Write `tiny_sd2_parts(seed)` as one file; returns it."""
-    return _save_file(Path(path), tiny_sd2_parts(seed), StableDiffusion(name="sd_v2"))
+    return _save_file(Path(path), f"sd2-{seed}", _sd2_parts(seed), StableDiffusion(name="sd_v2"))
 
 
 def tiny_sdxl_single_file(path: Path, seed: int = 0) -> Path:
     """Write `tiny_sdxl_parts(seed)` as one file; returns it."""
-    return _save_file(Path(path), tiny_sdxl_parts(seed), StableDiffusionXL())
+    return _save_file(Path(path), f"sdxl-{seed}", _sdxl_parts(seed), StableDiffusionXL())
 
 
-def _save_file(path: Path, parts: Parts, family: StableDiffusion | StableDiffusionXL) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    family.save(parts, path, "safetensors" if path.suffix == ".safetensors" else "ckpt", None, {})
-    return path
+def _save_file(path: Path, name: str, parts: Parts, family: StableDiffusion | StableDiffusionXL) -> Path:
+    layout: Layout = "safetensors" if path.suffix == ".safetensors" else "ckpt"
+    return _written(path, f"{name}.{layout}", lambda made: family.save(parts, made, layout, None, {}))

@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import diffusers.optimization  # noqa: F401  imported once by the fork server, so that a run starts in a moment
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 import library.data.loader
-import library.train.caching_run  # noqa: F401  imported once by the fork server, so that a run starts in a moment
+import library.train.caching_run  # noqa: F401  the same
 import library.train.run  # noqa: F401  the same
+import networks.lora  # noqa: F401  the same
 from library.config.scripts import SCRIPTS
 from library.config.settings import options_for
 from library.train.app import main
@@ -81,8 +83,6 @@ class Workshop:
         arguments = ["--config_file", str(self.config(name, **options)), *flags]
         return self._finished(name, _train, self.script, arguments, list(strikes), dict(constants or {}))
 
-    def go_on(self, name: str, strikes: Sequence[Strike] = (), **options: Any) -> Outcome:
-        """What a person does after a crash: the same command with --resume latest; from the start if there is no state yet."""
     def train_in_two(
         self, name: str, *flags: str, prepare: Callable[[], object] | None = None, **options: Any
     ) -> tuple[Outcome, Outcome]:
@@ -101,6 +101,8 @@ class Workshop:
         one, other = (Outcome(process.exitcode, log.read_text(encoding="utf-8")) for process, log in zip(processes, logs, strict=True))
         return one, other
 
+    def go_on(self, name: str, strikes: Sequence[Strike] = (), **options: Any) -> Outcome:
+        """What a person does after a crash: the same command with --resume latest; from the start if there is no state yet."""
         outcome = self.train(name, "--resume", "latest", strikes=strikes, **options)
         if outcome.code == 2 and "no complete state folder" in outcome.output:
             return self.train(name, strikes=strikes, **options)
@@ -137,7 +139,7 @@ def make_workshop(folder: Path, script: str = "train_network.py", **options: Any
         write_picture(pictures / f"{number}.png", number)
         (pictures / f"{number}.txt").write_text(f"toad {number}, green, wet, small, on a stone", encoding="utf-8")
     defaults = {
-        "pretrained_model_name_or_path": str(tiny_sd1_folder(folder / "model")),
+        "pretrained_model_name_or_path": str(tiny_sd1_folder(folder / "model", short=True)),
         "train_data_dir": str(folder / "data"),
         "resolution": 64,
         "caption_extension": ".txt",
@@ -194,15 +196,13 @@ def _train(log: Path, script: str, arguments: list[str], strikes: list[Strike], 
         os.dup2(descriptor, stream)
     multiprocessing.set_start_method(None, force=True)  # for loader workers, as in a process of its own
     library.data.loader._cpu_threads = lambda: 3  # so that two workers are two on any machine
+    os.fsync = lambda _: None  # what is written outlives a process that is killed; only a machine that fails needs more
     for name, value in constants.items():
         _wrap(name, lambda _, value=value: value)
     await_strikes(strikes)
     main(SCRIPTS[script], arguments)
 
 
-def _train_counting(log: Path, script: str, arguments: list[str], functions: list[str], counts: Path) -> None:
-    counter: Counter[str] = Counter()
-    for function in functions:
 def _train_as(
     place: dict[str, str], prepare: Callable[[], object] | None, log: Path, script: str, arguments: list[str]
 ) -> None:
@@ -218,6 +218,9 @@ def _free_port() -> int:
         return listening.getsockname()[1]
 
 
+def _train_counting(log: Path, script: str, arguments: list[str], functions: list[str], counts: Path) -> None:
+    counter: Counter[str] = Counter()
+    for function in functions:
         _wrap(function, functools.partial(_counted, counter, function))
     try:
         _train(log, script, arguments, [], {})

@@ -65,7 +65,7 @@ def measured(workshop: Workshop, name: str, rank: int = 0) -> list[dict]:
 @torch.no_grad()
 def by_hand(picture: Path, position: int) -> dict[str, float]:
     """The loss of the untrained model at each timestep, in plain torch."""
-    parts = tiny_sd1_parts()
+    parts = tiny_sd1_parts(short=True)
     pixels = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None].float() / 127.5 - 1
     latents = parts.vae.encode(pixels).latent_dist.mean * 0.18215
     ids = parts.tokenizers[0](CAPTION, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids

@@ -17,7 +17,7 @@ from torch import Tensor
 from library.config.options import ModelOptions
 from library.families.detect import identify
 from library.methods.rates import ENCODERS
-from tests.tiny_models import tiny_sd1_parts, tiny_sd1_single_file, tiny_sd2_folder, tiny_sdxl_folder
+from tests.tiny_models import tiny_sd1_folder, tiny_sd1_parts, tiny_sd1_single_file, tiny_sd2_folder, tiny_sdxl_folder
 from tests.train.runs import KILL, Strike, Workshop, make_workshop, write_picture
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
@@ -35,6 +35,7 @@ def workshop(tmp_path_factory) -> Workshop:
     (workshop.folder / "reg" / "1_frog").mkdir(parents=True)
     for number in range(5):
         write_picture(workshop.folder / "reg" / "1_frog" / f"{number}.png", 50 + number)
+    tiny_sd1_folder(workshop.folder / "model")  # with all its blocks, as the single files have them
     tiny_sdxl_folder(workshop.folder / "sdxl")
     (workshop.folder / "prompts.txt").write_text("a toad --w 64 --h 64 --s 2 --d 1\n", encoding="utf-8")
     return workshop
