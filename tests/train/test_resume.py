@@ -80,6 +80,7 @@ def test_the_weights_are_not_those_of_step_0(workshop, unbroken):
 
 @pytest.mark.parametrize("point", KILLS)
 def test_killed_twice_and_resumed(workshop, unbroken, point):
+    """Every other time with two workers, which change nothing either."""
     first, second = KILLS[point]
     name = point.replace(" ", "-")
     workers = 2 * (list(KILLS).index(point) % 2)
@@ -130,9 +131,3 @@ def test_a_signal_while_the_data_is_read(workshop):
     outcome = workshop.train("reading", strikes=[strike])
     assert outcome.code == 130, outcome.output
     assert not workshop.events("reading")
-
-
-def test_the_number_of_workers_changes_nothing(workshop, unbroken):
-    outcome = workshop.train("two-workers", max_data_loader_n_workers=2)
-    assert outcome.code == 0, outcome.output
-    assert_same(workshop, "two-workers", unbroken)

@@ -19,7 +19,7 @@ from tests.train.runs import KILL, Strike, Workshop, make_workshop, tensors_hash
 UNIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 OPTIONS = {
     "network_train_unet_only": True,
-    "max_train_steps": 8,
+    "max_train_steps": 4,  # into the second epoch
     "train_batch_size": 2,
     "network_dropout": 0.1,
     "caption_dropout_rate": 0.3,
@@ -64,7 +64,7 @@ def test_cached_captions_train_to_the_bits_of_encoded_ones(workshop):
 
 @UNIX
 def test_a_run_with_variants_that_is_killed_resumes_to_the_same_weights_with_any_number_of_workers(workshop):
-    options = {**CACHED, **VARIED, "save_state": True, "save_every_n_steps": 2}
+    options = {**CACHED, **VARIED, "max_train_steps": 7, "save_state": True, "save_every_n_steps": 2}  # into the third epoch
     trained(workshop, "unbroken", **options)
     strike = Strike("library.train.runtime.Runtime.backward", 6, "after")
     assert workshop.train("killed", strikes=[strike], **options).code == -KILL
@@ -76,6 +76,14 @@ def test_a_run_with_variants_that_is_killed_resumes_to_the_same_weights_with_any
     assert final(workshop, "another number") != final(workshop, "unbroken")
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory) -> dict[str, bytes]:
+    """The caches that the tool makes when nothing befalls it."""
+    tool = replace(make_workshop(tmp_path_factory.mktemp("filled"), **OPTIONS), script=CACHING[1])
+    trained(tool, "unbroken", text_encoder_batch_size=1)
+    return caches(tool)
+
+
 @UNIX
 @pytest.mark.parametrize(
     ("strike", "whole"),
@@ -85,23 +93,19 @@ def test_a_run_with_variants_that_is_killed_resumes_to_the_same_weights_with_any
         (Strike("library.families.sd.StableDiffusion.encode_text", 2, "after"), 2),
     ],
 )
-def test_killed_while_filling_a_second_run_makes_what_is_missing(workshop, strike, whole):
+def test_killed_while_filling_a_second_run_makes_what_is_missing(workshop, filled, strike, whole):
     workshop = replace(workshop, script=CACHING[1])
     options = {"text_encoder_batch_size": 1}
-    trained(workshop, "unbroken", **options)
-    expected = caches(workshop)
-    for path in (workshop.folder / "data" / "1_toad").glob("*.npz"):
-        path.unlink()
     assert workshop.train("killed", strikes=[strike], **options).code == -KILL
     found, folder = caches(workshop), workshop.folder / "data" / "1_toad"
-    assert found.items() <= expected.items() and len(found) <= whole
+    assert found.items() <= filled.items() and len(found) <= whole
     torn = sorted(found)[:1]  # threads write: after the last of these strikes there may be none
     for name in torn:
         (folder / name).write_bytes(found[name][:5000])
     output = trained(workshop, "killed", **options)
     kept = len(found) - len(torn)
     assert f"{kept} captions from the cache, {6 - kept} encoded" in output and ("damaged" in output) == bool(torn)
-    assert caches(workshop) == expected and not list(folder.glob(".*"))
+    assert caches(workshop) == filled and not list(folder.glob(".*"))
 
 
 def test_another_text_encoder_or_setting_is_noticed(workshop):
@@ -125,7 +129,7 @@ def test_the_text_encoder_leaves_the_device_unless_samples_need_it(workshop):
     assert quiet[encoded] == 1  # six captions at once
     prompts = workshop.folder / "prompts.txt"
     prompts.write_text("a toad --s 1 --w 64 --h 64", encoding="utf-8")
-    counted = workshop.count_calls("drawn", [moved, encoded], **CACHED, sample_prompts=str(prompts), sample_every_n_steps=4)
+    counted = workshop.count_calls("drawn", [moved, encoded], **CACHED, sample_prompts=str(prompts), sample_every_n_steps=2)
     assert counted[encoded] == 2
     assert quiet[moved] == counted[moved] + 1  # loading moves it too
     assert len(list((workshop.output("drawn") / "sample").glob("*.png"))) == 3
