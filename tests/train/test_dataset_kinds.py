@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these 
 def workshop(tmp_path_factory) -> Workshop:
     """Pictures with masks that hide their right half, more pictures that a metadata file names, and a dataset file of all."""
     folder = tmp_path_factory.mktemp("kinds")
-    workshop = make_workshop(folder, max_train_epochs=2, max_data_loader_n_workers=0)
+    workshop = make_workshop(folder, max_train_epochs=1, max_data_loader_n_workers=0)
     pictures, described = folder / "data" / "1_toad", folder / "described"
     (folder / "masks").mkdir()
     described.mkdir()
@@ -76,7 +76,7 @@ CACHES = ("cache_latents", "cache_latents_to_disk", "not cached")
 
 @pytest.fixture(scope="module")
 def outcomes(workshop) -> dict[str, Outcome]:
-    """A run of two epochs with each way to cache, or not to."""
+    """An epoch with each way to cache, or not to."""
     return {
         cached: workshop.train(
             cached, **with_file(workshop, **{option: option == cached for option in ("cache_latents", "cache_latents_to_disk")})
@@ -90,7 +90,7 @@ def test_all_kinds_in_one_run(workshop, outcomes, cached):
     outcome = outcomes[cached]
     assert outcome.code == 0, outcome.output
     steps = [event for event in workshop.events(cached) if event["event"] == "step"]
-    assert len(steps) == 2 * BATCHES_PER_EPOCH
+    assert len(steps) == BATCHES_PER_EPOCH
     assert "dataset 2 (128x64, batch size 2): 5 training images, 10 with repeats" in outcome.output
     with safe_open(trained(workshop, cached), "pt") as file:
         metadata = file.metadata()
@@ -129,7 +129,7 @@ def test_transparency_weighs_pixels_without_any_other_option(workshop):
         picture.save(pictures / f"{number}.png")
     entries = {f"{number}.png": {"caption": "toad"} for number in range(IMAGES)}
     (workshop.folder / "transparent.json").write_text(json.dumps(entries), encoding="utf-8")
-    folder = {"train_data_dir": str(pictures.parent), "cache_latents": False, "max_train_epochs": 1}
+    folder = {"train_data_dir": str(pictures.parent), "cache_latents": False}
     described = {**folder, "train_data_dir": str(pictures), "in_json": str(workshop.folder / "transparent.json")}
     runs = {"opaque": folder, "folder": {**folder, "alpha_mask": True}, "described": {**described, "alpha_mask": True}}
     for name, options in runs.items():
@@ -175,7 +175,7 @@ def test_a_class_of_ones_own(workshop):
     outcome = workshop.train("class", **options, flip_aug=True)
     assert outcome.code == 0, outcome.output
     losses = [event["losses"] for event in workshop.events("class") if event["event"] == "step"]
-    assert len(losses) == 2 * 5
+    assert len(losses) == 5
     assert max(map(len, losses)) == 2  # the pictures of an item are noised to timesteps of their own
     assert "tests.data.foreign_datasets.Plain makes the batches, at most 2 images in each" in outcome.output
     assert "not used are caption_extension, flip_aug" in outcome.output

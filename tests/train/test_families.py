@@ -18,10 +18,10 @@ from tests.train.runs import Strike, Workshop, make_workshop, tensors_hash
 
 OPTIONS = {
     "train_batch_size": 2,
-    "max_train_steps": 6,
+    "max_train_steps": 4,
     "max_token_length": 150,
     "weighted_captions": True,
-    "save_every_n_steps": 3,
+    "save_every_n_steps": 2,
     "save_state": True,
 }
 NEEDS_SIGNALS = pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGKILL nor a SIGTERM that can be caught")
@@ -50,7 +50,7 @@ def trained(request, tmp_path_factory) -> Trained:
         model, options, expected = tiny_sdxl_folder(folder / "tiny"), {}, ("sdxl_base_v1-0", {"lora_unet", "lora_te1", "lora_te2"})
     prompts = folder / "prompts.txt"
     prompts.write_text("a toad --w 64 --h 72 --s 2 --d 1\n", encoding="utf-8")
-    more = {"sample_prompts": str(prompts), "sample_every_n_steps": 6, "pretrained_model_name_or_path": str(model)}
+    more = {"sample_prompts": str(prompts), "sample_every_n_steps": 4, "pretrained_model_name_or_path": str(model)}
     workshop = make_workshop(folder, **OPTIONS, **options, **more)
     outcome = workshop.train("unbroken")
     assert outcome.code == 0, outcome.output
@@ -70,12 +70,12 @@ def test_all_parts_are_trained_and_the_file_says_of_what(trained):
 
 def test_samples_are_drawn(trained):
     [event] = [event for event in trained.workshop.events("unbroken") if event["event"] == "sampled"]
-    assert (event["step"], event["count"]) == (6, 1)
+    assert (event["step"], event["count"]) == (4, 1)
 
 
 @NEEDS_SIGNALS
 def test_killed_and_resumed(trained):
-    strike = Strike("library.train.runtime.Runtime.backward", 5, "after")
+    strike = Strike("library.train.runtime.Runtime.backward", 4, "after")
     assert trained.workshop.train("killed", strikes=[strike]).code < 0
     outcome = trained.workshop.go_on("killed")
     assert outcome.code == 0, outcome.output
