@@ -34,7 +34,7 @@ def models_and_state(models: Path, processes: Processes, tmp_path_factory: pytes
     """The same folder after a run of two steps has left its state/ there."""
     here = tmp_path_factory.mktemp("first run")
     flags = make(Case("a run", (), {"save_state_on_train_end": True}), here, models)
-    outcome = processes.run(here, flags, fresh=False)
+    outcome = processes.run(here, flags)
     assert outcome.code == 0, outcome.complained
     (here / "out" / "frog-state").rename(models / "state")
     return models

@@ -1,4 +1,7 @@
-"""Runs scripts in processes forked from one that has imported what is slow: requests on stdin, exit codes on stdout."""
+"""Runs scripts in processes forked from one that has imported what is slow: requests on stdin, exit codes on stdout.
+
+python fork_server.py "everything" | "all but torch"
+"""
 from __future__ import annotations
 
 import json
@@ -12,15 +15,14 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def serve() -> None:
+def serve(imported: str) -> None:
     sys.path.insert(0, str(ROOT))
-    import torch._dynamo  # noqa: F401  making the first optimizer imports it, which takes as long as torch itself
-    import transformers.optimization  # noqa: F401
-    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
-    from transformers import CLIPTextModel  # noqa: F401
+    if imported == "everything":
+        _import_everything()
+    else:
+        import library.train.app  # noqa: F401
 
-    import library.train.run  # noqa: F401
-
+        assert "torch" not in sys.modules
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
@@ -28,6 +30,15 @@ def serve() -> None:
             _run(request)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _import_everything() -> None:
+    import torch._dynamo  # noqa: F401  making the first optimizer imports it, which takes as long as torch itself
+    import transformers.optimization  # noqa: F401
+    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
+    from transformers import CLIPTextModel  # noqa: F401
+
+    import library.train.run  # noqa: F401
 
 
 def _run(request: dict[str, Any]) -> NoReturn:
@@ -52,4 +63,4 @@ def _run(request: dict[str, Any]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

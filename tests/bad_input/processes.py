@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCH = Path(__file__).parent / "watch"
@@ -32,15 +33,23 @@ class Outcome:
         return "imported torch" in self.watched
 
 
+Imported = Literal["nothing", "all but torch", "everything"]
+
+
 class Processes:
-    """Fresh interpreters, or children of one that has imported all that is slow, which saves seconds for each."""
+    """Fresh interpreters, or children of one that has imported what is slow, which saves seconds for each."""
 
     def __init__(self) -> None:
-        self._server: subprocess.Popen[str] | None = None
+        self._servers: dict[Imported, subprocess.Popen[str]] = {}
 
     def run(
-        self, folder: Path, flags: Sequence[str], environment: Mapping[str, str] | None = None, fresh: bool = True
+        self,
+        folder: Path,
+        flags: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        imported: Imported = "everything",
     ) -> Outcome:
+        """`imported`: before the script begins."""
         log = folder / "watched"
         request = {
             "command": [str(ROOT / "train_network.py"), *flags],
@@ -49,7 +58,8 @@ class Processes:
             "stdout": str(folder / "stdout"),
             "stderr": str(folder / "stderr"),
         }
-        code = self._fresh(request) if fresh or not hasattr(os, "fork") else self._forked(request)
+        is_fresh = imported == "nothing" or not hasattr(os, "fork")
+        code = self._fresh(request) if is_fresh else self._forked(request, imported)
         said, complained = ((folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         watched = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         for name in ("stdout", "stderr", "watched"):
@@ -57,9 +67,9 @@ class Processes:
         return Outcome(code, said, complained, tuple(watched))
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.communicate()  # the end of its input ends it
-            self._server = None
+        for server in self._servers.values():
+            server.communicate()  # the end of its input ends it
+        self._servers.clear()
 
     def _fresh(self, request: dict) -> int:
         with Path(request["stdout"]).open("wb") as stdout, Path(request["stderr"]).open("wb") as stderr:
@@ -70,16 +80,17 @@ class Processes:
                 timeout=MOST_SECONDS, check=False,
             ).returncode  # fmt: skip
 
-    def _forked(self, request: dict) -> int:
-        if self._server is None:
-            command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
-            self._server = subprocess.Popen(
+    def _forked(self, request: dict, imported: Imported) -> int:
+        if imported not in self._servers:
+            command = [sys.executable, str(Path(__file__).with_name("fork_server.py")), imported]
+            self._servers[imported] = subprocess.Popen(
                 command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
             )
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+        server = self._servers[imported]
+        assert server.stdin is not None and server.stdout is not None
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        return int(server.stdout.readline())
 
 
 def _environment() -> dict[str, str]:

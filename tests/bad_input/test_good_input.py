@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import pickle
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bad_input import bad_files, model_cases
+from tests.bad_input import bad_files, config_cases, model_cases
 from tests.bad_input.odd_pictures import ODD_PICTURES
 from tests.bad_input.table import IMAGES, Case, make
 
@@ -32,7 +34,7 @@ def test_files_of_windows_editors(mark, tmp_path, models, processes):
     }
     assert all(content.startswith(codecs.BOM_UTF8) for content in files.values()) == bool(mark)
     flags = make(Case("files of Windows editors", (), files=files), tmp_path, models)
-    outcome = processes.run(tmp_path, [*flags, "--dry_run", "--seed", "1"], fresh=False)
+    outcome = processes.run(tmp_path, [*flags, "--dry_run", "--seed", "1"])
     assert outcome.code == 0, outcome.complained
     assert "captions: 1 from files" in outcome.said
     assert "steps: 1 to 1600" in outcome.said
@@ -41,7 +43,7 @@ def test_files_of_windows_editors(mark, tmp_path, models, processes):
 
 def train(case: Case, here: Path, models: Path, processes) -> tuple[str, list[dict]]:
     """What the run said, and its events."""
-    outcome = processes.run(here, make(case, here, models), fresh=False)
+    outcome = processes.run(here, make(case, here, models))
     assert outcome.code == 0, outcome.complained
     assert "Traceback" not in outcome.complained
     assert outcome.weights_read  # so the watch does see what the tests of mistakes rule out
@@ -75,17 +77,24 @@ def test_bad_pictures_of_a_big_set_are_skipped_by_name(tmp_path, models, process
 
 
 def test_bad_pictures_of_a_big_set_stop_the_run_before_it_begins(tmp_path, models, processes):
-    outcome = processes.run(tmp_path, make(Case("stop", (), files=MANY), tmp_path, models), fresh=False)
+    outcome = processes.run(tmp_path, make(Case("stop", (), files=MANY), tmp_path, models))
     assert outcome.code == 2
     assert [name for name in BAD if f"error: {tmp_path / IMAGES / name}: " not in outcome.complained] == []
     assert "--on_bad_image skip" in outcome.complained
     assert not outcome.weights_read
 
 
-def huge_picture(path: Path) -> None:
+@cache
+def huge_png() -> bytes:
     """16 million pixels in 24 KB: ten are more than are decoded before training, unless bad ones are to be skipped."""
     ramp = np.arange(4000, dtype=np.uint8)
-    Image.fromarray(np.add.outer(ramp, ramp)).save(path)
+    file = io.BytesIO()
+    Image.fromarray(np.add.outer(ramp, ramp)).save(file, "png")
+    return file.getvalue()
+
+
+def huge_picture(path: Path) -> None:
+    path.write_bytes(huge_png())
 
 
 def corrupt_huge_picture(path: Path) -> None:
@@ -101,7 +110,7 @@ def huge(**config: object) -> Case:
 
 
 def test_pictures_too_many_to_decode_beforehand(tmp_path, models, processes):
-    outcome = processes.run(tmp_path, make(huge(train_batch_size=10), tmp_path, models), fresh=False)
+    outcome = processes.run(tmp_path, make(huge(train_batch_size=10), tmp_path, models))
     assert outcome.code == 2, outcome.complained
     assert f"error: {tmp_path / 'huge' / '1_frog' / 'bad.png'}: cannot be decoded" in outcome.complained
     assert "Traceback" not in outcome.complained
@@ -119,11 +128,14 @@ def test_odd_pictures_train(tmp_path, models, processes):
     assert sum(event["event"] == "step" for event in events) == 3
 
 
-def test_a_fresh_process_says_the_same_as_a_forked_one(tmp_path, models, processes):
-    (case,) = (case for case in model_cases.CASES if case.name == "malicious checkpoint")
+@pytest.mark.parametrize(
+    ("name", "imported"), [("malicious checkpoint", "everything"), ("two mistakes at once", "all but torch")]
+)
+def test_a_fresh_process_says_the_same_as_a_forked_one(name, imported, tmp_path, models, processes):
+    (case,) = (case for case in (*model_cases.CASES, *config_cases.CASES) if case.name == name)
     flags = make(case, tmp_path, models)
-    fresh, forked = processes.run(tmp_path, flags), processes.run(tmp_path, flags, fresh=False)
-    assert fresh.imported_torch
+    fresh, forked = processes.run(tmp_path, flags, imported="nothing"), processes.run(tmp_path, flags, imported=imported)
+    assert fresh.imported_torch == (imported == "everything")
     assert (fresh.code, fresh.said, fresh.complained) == (forked.code, forked.said, forked.complained)
     assert fresh.code == 2 and not (tmp_path / bad_files.PAYLOAD_RAN).exists()
 
