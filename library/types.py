@@ -41,6 +41,16 @@ class Posterior:
 
 
 @dataclass
+class ClassPrompts:
+    """What some samples of a batch are trained on besides: prompts of which the model is to go on to predict what it does untrained."""
+
+    samples: list[int]  # their numbers in the batch
+    prompts: list[str]
+    weight: float  # in the loss
+    conditioning: Conditioning | None = None  # of the prompts, where it is cached
+
+
+@dataclass
 class Batch:
     """What one forward pass trains on. Images or posterior: exactly one of the two is given."""
 
@@ -59,6 +69,7 @@ class Batch:
     network_multiplier: float = 1.0  # strength of the trained network for the dataset that the batch is of
     custom_attributes: list[dict[str, Any]] = field(default_factory=list)
     conditioning: Conditioning | None = None  # of the captions, where it is cached
+    class_prompts: ClassPrompts | None = None
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,13 @@ RULES: tuple[Rule, ...] = (
         "no_token_padding", "cache_text_encoder_outputs", "what a caption is cut to depends on its batch; remove one of them"
     ),
     _needs("num_class_images", "reg_data_dir", "dataset_config"),
-    _needs("class_prompt", "reg_data_dir", "dataset_config"),
+    _needs("class_prompt", "reg_data_dir", "dataset_config", "prior_prediction"),
+    Rule(
+        "prior_prediction",
+        lambda s: s.data.prior_prediction and not s.data.prior_loss_weight,
+        "prior_loss_weight = 0 leaves this out; remove one of them",
+    ),
+    _excludes("prior_prediction", "dataset_class", "the class makes the captions; it can mark pictures with diff_output_preservation"),
     _needs("conditioning_data_dir", "masked_loss"),
     _needs("dataset_repeats", "dataset_config", "in_json", "conditioning_data_dir"),
     _needs("validation_seed", "validation_split", "dataset_config"),

@@ -16,7 +16,7 @@ from library.data.pixels import augmented_pixels, crop_top_left, mask_weights, s
 from library.data.records import ImageRecord, Place, PreparedDataset
 from library.data.text_cache import TextCache
 from library.seeding import python_random
-from library.types import Batch, BatchPlace, Posterior, SampleRef
+from library.types import Batch, BatchPlace, ClassPrompts, Posterior, SampleRef
 
 if TYPE_CHECKING:
     from library.config.datasets import SubsetSettings
@@ -78,6 +78,9 @@ class TrainingDataset(Dataset[Batch]):
             batch = self._with_latents(batch, samples)
         if self.text_cache is not None and self.text_cache.in_memory:
             batch = self._with_text(batch, samples)
+        if self.text_cache is not None and batch.class_prompts is not None:
+            found = self.text_cache.of_class_prompts(batch.class_prompts.prompts)
+            batch = replace(batch, class_prompts=replace(batch.class_prompts, conditioning=found))
         return batch
 
     @property
@@ -121,7 +124,14 @@ class TrainingDataset(Dataset[Batch]):
             subsets=[record.subset for record in records],
             network_multiplier=self._prepared[samples[0].ref.dataset].settings.network_multiplier,
             custom_attributes=[sample.subset.custom_attributes for sample in samples],
+            class_prompts=self._class_prompts(samples),
         )
+
+    def _class_prompts(self, samples: list[_Sample]) -> ClassPrompts | None:
+        """Of regularisation images the prompt is their caption."""
+        found = {n: sample.subset.class_prompt for n, sample in enumerate(samples) if not sample.record.is_reg}
+        prompts = {number: prompt for number, prompt in found.items() if prompt}
+        return ClassPrompts(list(prompts), list(prompts.values()), self._prior_loss_weight) if prompts else None
 
     def _caption(self, place: BatchPlace, sample: _Sample) -> str:
         rng = self._random("caption", place.epoch, sample.ref)
@@ -153,6 +163,4 @@ class TrainingDataset(Dataset[Batch]):
         assert self.text_cache is not None
         read = self.text_cache.read
         texts = [read(sample.image, caption) for sample, caption in zip(samples, batch.captions, strict=True)]
-        layout = self.text_cache.settings.layout
-        arrays = {key: torch.from_numpy(np.stack([text[key] for text in texts])) for key in layout.keys}
-        return replace(batch, conditioning=layout.join(arrays))
+        return replace(batch, conditioning=self.text_cache.joined(texts))

@@ -68,8 +68,6 @@ def _batch(place: BatchPlace, item: Mapping[str, Any], name: str) -> Batch:
     for key, values in lists.items():
         if values is None or len(values) != count:
             raise UserError(f"{name}: needs {count} {key}, found {'none' if values is None else len(values)}")
-    if any(attributes.get("diff_output_preservation") for attributes in lists["custom_attributes"]):
-        raise UserError(f"{name} custom_attributes: diff_output_preservation is known, not built yet")
     return Batch(
         place=place,
         captions=list(lists["captions"]),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from library.data.cache import CacheReport, Distinctions
 from library.data.captions import is_dropped, process_caption
 from library.data.records import ImageRecord, Place, PreparedDataset
@@ -17,6 +19,7 @@ from library.seeding import python_random
 
 if TYPE_CHECKING:
     from library.config.datasets import CaptionSettings
+    from library.types import Conditioning
 
 EMPTY: Place = (-1, -1)  # stands for the empty text, which dropped captions become
 EMPTY_STEM = "_empty_caption"
@@ -46,7 +49,7 @@ class TextCache:
         self.shapes: dict[str, tuple[int, ...]] = {}  # of the arrays by key, where files are trusted unchecked
         self._prepared = prepared
         self._undropped = [[_undropped(subset.caption) for subset in dataset.settings.subsets] for dataset in prepared]
-        self._memory: dict[str, Arrays] = {}
+        self._memory: dict[str, Arrays] = {}  # by text; of a cache on disk, class prompts alone
         self._distinctions = {} if self.in_memory else _distinctions(prepared, settings)
         self._empty_path = _empty_path(prepared, settings.layout.suffix)  # None: captions are not dropped
 
@@ -64,6 +67,11 @@ class TextCache:
             yield from ((number, index) for index in range(len(dataset.records)))
         if self._empty_path is not None:
             yield EMPTY
+
+    def class_prompts(self) -> list[str]:
+        """The prompts that stand for classes: always held in memory, for there are few."""
+        subsets = (subset for dataset in self._prepared for subset in dataset.settings.subsets)
+        return list(dict.fromkeys(subset.class_prompt for subset in subsets if subset.class_prompt and not subset.is_reg))
 
     def share_of_this_process(self) -> list[Place]:
         """The places whose captions this process must encode where they are missing."""
@@ -121,6 +129,17 @@ class TextCache:
     def keep(self, caption: str, arrays: Arrays) -> None:
         """Hold an encoded caption in memory."""
         self._memory[caption] = arrays
+
+    def of_class_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """What `fill_text_cache` has made of them."""
+        return self.joined([self._memory[prompt] for prompt in prompts])
+
+    def joined(self, texts: Sequence[Arrays]) -> Conditioning:
+        """Encoded texts as a batch."""
+        import torch
+
+        layout = self.settings.layout
+        return layout.join({key: torch.from_numpy(np.stack([text[key] for text in texts])) for key in layout.keys})
 
     def read(self, place: Place, caption: str) -> Arrays:
         """The encoded text of one use of an image, whose caption `draw` has given."""

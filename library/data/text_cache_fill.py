@@ -37,7 +37,9 @@ def fill_text_cache(
     if settings.on_disk and settings.skip_cache_check:
         cache.shapes = {key: tuple(array.shape[1:]) for key, array in encode([""]).items()}
     with ThreadPoolExecutor(MOST_THREADS) as pool:
-        _Filling(cache, encode, pool).run(missing, on_progress)
+        filling = _Filling(cache, encode, pool)
+        filling.keep_class_prompts()
+        filling.run(missing, on_progress)
     return cache
 
 
@@ -76,6 +78,15 @@ class _Filling:
         for future in writing:
             future.result()
         self._complain()
+
+    def keep_class_prompts(self) -> None:
+        """In every process."""
+        prompts = self._cache.class_prompts()
+        size = self._cache.settings.batch_size
+        for first in range(0, len(prompts), size):
+            self._encode_batch(prompts[first : first + size])
+        for prompt in prompts:
+            self._cache.keep(prompt, self._encoded.pop(prompt))
 
     def _encode_batch(self, captions: list[str]) -> None:
         arrays = {key: _as_numpy(tensor) for key, tensor in self._encode(captions).items()}

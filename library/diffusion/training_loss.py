@@ -31,6 +31,10 @@ class Corrupted:
     noise: Tensor  # [B, C, h, w] float32
     target: Tensor  # [B, C, h, w] float32
 
+    def of_samples(self, numbers: list[int]) -> Corrupted:
+        """Those of the batch with these numbers."""
+        return Corrupted(self.noisy_latents[numbers], self.timesteps[numbers], self.noise[numbers], self.target[numbers])
+
 
 @dataclass(frozen=True)
 class DiffusionTraining:

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -148,10 +149,20 @@ class AdapterMethod:
         if multiplier == self._multiplier:
             return
         if not hasattr(self.network, "set_multiplier"):
-            module = self._options.network_module
-            raise UserError(f"network_multiplier: {module} has no set_multiplier; remove network_multiplier from the datasets")
+            wishes = "network_multiplier, diff_output_preservation and prior_prediction"
+            raise UserError(f"network_module: {self._options.network_module} has no set_multiplier, which {wishes} need; remove them")
         self.network.set_multiplier(multiplier)
         self._multiplier = multiplier
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """The network without effect."""
+        multiplier = self._multiplier
+        self._set_multiplier(0.0)
+        try:
+            yield
+        finally:
+            self._set_multiplier(multiplier)
 
     def _set_training(self, training: bool) -> None:
         self._training = training

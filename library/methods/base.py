@@ -1,7 +1,8 @@
 """What the training loop and the savers ask of a method; a method is anything that has these members."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +23,10 @@ class Method(Protocol):
     @property
     def trains_text_encoder(self) -> bool:
         """Whether gradients have to flow through the text encoders. Known once attached."""
+
+    @property
+    def base(self) -> Callable[[], AbstractContextManager[None]] | None:
+        """Inside of what this makes, the model predicts what it did before training. None: that is not at hand."""
 
     def attach(self, parts: Parts, family_name: str) -> None:
         """Freezes the parts and adds or frees what is trained. The parts are on their device, in the dtype of frozen weights."""

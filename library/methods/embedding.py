@@ -21,6 +21,7 @@ class EmbeddingMethod:
     """Trains the vectors of `--token_string`; the model stays as it is."""
 
     trains_text_encoder = True  # gradients pass through it on their way to the vectors
+    base = None  # a model without the word has nothing to say of captions that hold it
 
     def __init__(
         self, options: EmbeddingOptions, learning_rate: float, gradient_checkpointing: bool, seed: int, per_layer: bool = False

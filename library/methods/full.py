@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 class FullMethod:
     """Trains the U-Net, text encoders, or both; whatever has the learning rate 0 stays as it is."""
 
+    base = None  # no copy of what the model was before training is kept
+
     def __init__(
         self,
         family: Family,

@@ -15,13 +15,18 @@ from library.diffusion.training_loss import Corrupted, DiffusionTraining, sample
 from library.errors import UserError
 from library.families.base import Family
 from library.families.encoding import PictureEncoder, not_finite
+from library.methods.base import Method
+from library.train.preservation import class_batch, preserved
 from library.train.runtime import Runtime
 from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 
 @dataclass
 class BatchLoss:
-    """Callable: a Batch in, the weighted loss of each of its samples [B] out. `observe` sees the batch, timesteps and losses [B]."""
+    """Callable: a Batch in, the weighted loss of each of its samples [B] out, that of its class prompt included.
+
+    `observe` sees the batch, timesteps and losses [B] of the samples themselves.
+    """
 
     family: Family
     parts: Parts
@@ -30,7 +35,7 @@ class BatchLoss:
     encode_pictures: PictureEncoder
     text: TextSettings
     seed: int
-    trains_text_encoder: bool
+    method: Method
     observe: Callable[[Batch, Tensor, Tensor], None]
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -39,7 +44,7 @@ class BatchLoss:
         corrupted = self.diffusion.corrupt(latents, draws)
         losses = self._losses(batch, corrupted, self._encode_text(batch))
         self.observe(batch, corrupted.timesteps, losses)
-        return losses
+        return self._with_class_prompts(losses, batch, corrupted)
 
     @torch.no_grad()
     def at_fixed_timesteps(self, batch: Batch, seed: int) -> Tensor:
@@ -52,13 +57,43 @@ class BatchLoss:
             losses.append(self._losses(batch, self.diffusion.corrupt(latents, draws, timestep), conditioning))
         return torch.stack(losses)
 
+    def _with_class_prompts(self, losses: Tensor, batch: Batch, corrupted: Corrupted) -> Tensor:
+        """The same noisy latents with the prompt of the class: the base model's prediction is to stay."""
+        of_class = class_batch(batch)
+        if of_class is None or batch.class_prompts is None:
+            return losses
+        numbers = batch.class_prompts.samples
+        found = self._losses(of_class, corrupted.of_samples(numbers), self._encode_text(of_class))
+        return losses.index_add(0, torch.tensor(numbers, device=losses.device), found)
+
     def _losses(self, batch: Batch, corrupted: Corrupted, conditioning: Conditioning) -> Tensor:
-        noisy_latents = corrupted.noisy_latents.to(self.runtime.frozen_dtype)
-        with self.runtime.autocast():
-            prediction = self.family.predict(self.parts, noisy_latents, corrupted.timesteps, conditioning, batch)
+        prediction = self._predict(batch, corrupted, conditioning)
         device = corrupted.target.device
+        marks = preserved(batch)
+        if any(marks):
+            kept = torch.tensor(marks, device=device)[:, None, None, None]
+            base = self._base_prediction(batch, corrupted, conditioning)
+            corrupted = replace(corrupted, target=torch.where(kept, base, corrupted.target))
         masks = None if batch.masks is None else batch.masks.to(device)
         return self.diffusion.loss(prediction, corrupted, batch.loss_weights.to(device), masks)[1]
+
+    def _predict(self, batch: Batch, corrupted: Corrupted, conditioning: Conditioning) -> Tensor:
+        noisy_latents = corrupted.noisy_latents.to(self.runtime.frozen_dtype)
+        with self.runtime.autocast():
+            return self.family.predict(self.parts, noisy_latents, corrupted.timesteps, conditioning, batch)
+
+    @torch.no_grad()
+    def _base_prediction(self, batch: Batch, corrupted: Corrupted, conditioning: Conditioning) -> Tensor:
+        """Of the whole batch, although the target of some samples may be another: parts of it would be rounded otherwise."""
+        if self.method.base is None:
+            raise UserError(
+                f"custom_attributes of {batch.image_paths[0]}: diff_output_preservation needs the base model beside what is "
+                "trained, which only networks (train_network.py) leave as it is; remove it"
+            )
+        with self.method.base():
+            if self.method.trains_text_encoder:
+                conditioning = self._encode_text(batch)
+            return self._predict(batch, corrupted, conditioning).float()
 
     def _posterior(self, batch: Batch) -> Posterior:
         if batch.posterior is not None:
@@ -72,5 +107,5 @@ class BatchLoss:
     def _encode_text(self, batch: Batch) -> Conditioning:
         if batch.conditioning is not None:
             return batch.conditioning.to(self.runtime.device)
-        with self.runtime.autocast(), nullcontext() if self.trains_text_encoder else torch.no_grad():
+        with self.runtime.autocast(), nullcontext() if self.method.trains_text_encoder else torch.no_grad():
             return self.family.encode_text(self.parts, batch.captions, self.text)

@@ -14,7 +14,9 @@ from library.data.records import PreparedDataset
 from library.errors import UserError
 from library.families.base import Family
 from library.families.source import Layout
+from library.methods.lycoris import check_switch
 from library.methods.rates import ModelRates, model_rates
+from library.train.preservation import wants_base
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +76,8 @@ def model_layout(saving: SavingOptions, family: Family) -> Layout:
 
 def check_method(settings: Settings, family: Family, prepared: Sequence[PreparedDataset]) -> list[str]:
     """Of the method's own options, all that needs no weights. Returns what is worth saying."""
+    if wants_base(prepared) and settings.script.method == "adapter":
+        check_switch(settings.network)
     if settings.embedding.token_string:
         from library.methods.embedding_checks import check_embedding  # imports torch, which takes seconds
 

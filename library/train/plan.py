@@ -37,6 +37,7 @@ from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.train.memory import bytes_of_weight, check_memory_options
 from library.train.method import check_method, settings_for_family
+from library.train.preservation import preservation_notes
 from library.train.sharing_plan import WHOLE, SharingPlan, plan_sharing
 from library.train.trackers import check_trackers
 from library.train.validation_plan import ValidationPlan, plan_validation
@@ -124,6 +125,7 @@ def make_plan(settings: Settings) -> Plan:
     seed = _seed(settings, resume, notes)
     prepared: list[PreparedDataset] = found["prepared"]
     notes += check_method(settings, family, prepared)
+    notes += preservation_notes(prepared)
     _check_caches(settings.data, prepared)
     validation = plan_validation(settings, prepared, seed, resume.best if resume else None, notes)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))

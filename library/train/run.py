@@ -129,7 +129,7 @@ class Run:
         diffusion = DiffusionTraining(schedule, family.objective, settings.noise, settings.loss)
         return BatchLoss(
             family, self.parts, diffusion, self.runtime, self.encode_pictures, text_settings(settings.model),
-            self.plan.seed, self.method.trains_text_encoder, self.splits.observe,
+            self.plan.seed, self.method, self.splits.observe,
         )  # fmt: skip
 
     def _make_watch(

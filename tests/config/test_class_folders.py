@@ -173,3 +173,50 @@ def test_flags_need_regularisation_pictures(by_file, load: Load, mistakes: Mista
     described = ("--in_json", "m.json", "--train_data_dir", "train", "--reg_data_dir", "reg", "--resolution", "512")
     (message,) = mistakes(load_dataset_settings, load(*described, *DRAW))
     assert "--num_class_images: there are no regularisation pictures" in message
+
+
+# --- prior_prediction ---
+
+PRIOR = ("--prior_prediction",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "own", "expected"),
+    [
+        (("--class_prompt", "a frog"), {}, "a frog"),
+        (("--class_prompt", "a frog"), {"class_prompt": "a toad"}, "a toad"),
+        ((), {"class_prompt": "a toad"}, "a toad"),
+        (("--class_prompt", "a frog"), {"class_prompt": ""}, None),
+    ],
+)
+def test_prior_prediction_takes_the_prompt_of_the_subset_or_the_flag(by_file, flags, own, expected) -> None:
+    Path("reg").mkdir(exist_ok=True)
+    other = {"image_dir": "reg", "class_prompt": "a newt"}
+    subsets = by_file([TRAIN | own, other], flags=(*PRIOR, *flags))
+    assert [subset.class_prompt for subset in subsets] == [expected, "a newt"]
+    assert subsets[0].class_tokens is None
+
+
+def test_prior_prediction_in_subsets_of_other_kinds(by_file) -> None:
+    Path("m.json").write_text("{}", encoding="utf-8")
+    (subset,) = by_file([{"metadata_file": "m.json", "class_prompt": "a frog"}], flags=PRIOR)
+    assert subset.class_prompt == "a frog"
+
+
+def test_prior_prediction_beside_regularisation_pictures(by_file) -> None:
+    subsets = by_file([TRAIN, REG], flags=(*PRIOR, "--class_prompt", "a newt"))
+    assert [subset.class_prompt for subset in subsets] == ["a newt", "a frog"]
+
+
+def test_prior_prediction_needs_a_prompt(by_file, mistakes: Mistakes) -> None:
+    (message,) = mistakes(lambda: by_file([TRAIN, REG], flags=PRIOR))
+    assert message.startswith("--prior_prediction: nothing says what the model is to keep; give --class_prompt")
+
+
+def test_marked_pictures_need_a_network(tmp_path: Path, load: Load, mistakes: Mistakes) -> None:
+    table = TRAIN | {"custom_attributes": {"diff_output_preservation": True}}
+    content = {"datasets": [{"resolution": 512, "subsets": [table]}]}
+    (tmp_path / "data.json").write_text(json.dumps(content), encoding="utf-8")
+    flags = ("--dataset_config", "data.json", "--token_string", "zorb")
+    (message,) = mistakes(lambda: load_dataset_settings(load(*flags, script="train_textual_inversion.py")))
+    assert "custom_attributes: diff_output_preservation needs the base model beside what is trained" in message

@@ -28,6 +28,7 @@ NEW = {
     "ema_samples",
     "num_class_images",
     "on_bad_image",
+    "prior_prediction",
     "save_best",
 }
 OF_TOOLS = {"skip_existing", "sdxl", "text_encoder_batch_size"}  # the interface has these for its tools alone

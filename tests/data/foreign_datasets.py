@@ -61,7 +61,7 @@ class Full(Plain):
             "alpha_masks": torch.full((2, 64, 64), 0.5),
             "conditioning_images": torch.full((2, 3, 64, 64), -0.5) if index else None,
             "network_multipliers": torch.full((2,), 0.25),
-            "custom_attributes": [{"score": index}, {}],
+            "custom_attributes": [{"score": index}, {"diff_output_preservation": True}],
             "image_keys": [f"{index}a", f"{index}b"],
             "input_ids_list": None,
         }
@@ -77,7 +77,6 @@ class Odd(Plain):
         {"images": torch.zeros(3, 3, 8, 8), "captions": ["x"] * 3},
         {"images": torch.zeros(2, 3, 8, 8), "captions": ["x"] * 2, "network_multipliers": [1.0, 0.5]},
         {"images": torch.zeros(2, 3, 8, 8), "captions": ["x"] * 2, "loss_weights": torch.ones(3)},
-        {"images": torch.zeros(1, 3, 8, 8), "captions": ["x"], "custom_attributes": [{"diff_output_preservation": True}]},
         [torch.zeros(1, 3, 8, 8)],
     )
 

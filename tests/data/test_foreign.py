@@ -63,7 +63,8 @@ def test_everything_that_an_item_holds_arrives():
     batch = batches["3a"]
     assert batch.images is None and batch.posterior.mean.eq(3).all() and batch.posterior.std.eq(0).all()
     assert batch.loss_weights.tolist() == [1.0, 0.5]
-    assert (batch.flipped, batch.network_multiplier, batch.custom_attributes) == ([True, False], 0.25, [{"score": 3}, {}])
+    assert (batch.flipped, batch.network_multiplier) == ([True, False], 0.25)
+    assert batch.custom_attributes == [{"score": 3}, {"diff_output_preservation": True}]
     assert batch.original_sizes_hw.tolist() == [[100, 200], [64, 64]]
     assert batch.crop_top_lefts.tolist() == [[0, 3], [0, 0]]
     assert batch.masks.eq(0.25).all()  # a mask wins over alpha
@@ -106,8 +107,7 @@ def test_processes_share_the_items_and_draw_at_places_of_their_own():
         (3, "holds 3 images, but the class says batch_size = 2"),
         (4, "network_multipliers must be the same"),
         (5, r"loss_weights must be of shape \[2\], found \[3\]"),
-        (6, "diff_output_preservation is known, not built yet"),
-        (7, "expected a dictionary, found list"),
+        (6, "expected a dictionary, found list"),
     ],
 )
 def test_items_that_are_no_batches(number, expected):

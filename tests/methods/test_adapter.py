@@ -139,7 +139,7 @@ def test_a_plugin_is_not_told_of_what_is_only_measured():
 def test_a_plugin_without_multipliers_refuses_one():
     method = attached(network_module=PLUGIN)
     method.before_batch(batch())
-    with pytest.raises(UserError, match="network_multiplier: tests.methods.plugin has no set_multiplier"):
+    with pytest.raises(UserError, match="tests.methods.plugin has no set_multiplier, which network_multiplier"):
         method.before_batch(batch(network_multiplier=0.5))
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from library.config.datasets.class_images import class_image_mistakes
 from library.config.datasets.file import datasets_from_file
 from library.config.datasets.folders import datasets_from_folders
+from library.config.datasets.preservation import preservation_mistakes
 from library.config.datasets.settings import CaptionSettings, DatasetSettings, SubsetSettings
 from library.config.datasets.single import dataset_from_metadata, dataset_with_masks
 from library.config.settings import Settings
@@ -27,7 +28,7 @@ def load_dataset_settings(settings: Settings) -> list[DatasetSettings]:
     else:
         datasets = datasets_from_folders(settings)
     _check_that_masks_are_there(datasets, settings)
-    if mistakes := list(class_image_mistakes(datasets, settings)):
+    if mistakes := [*class_image_mistakes(datasets, settings), *preservation_mistakes(datasets, settings)]:
         raise UserError(*mistakes)
     return datasets
 

@@ -20,7 +20,8 @@ def class_folder_name(prompt: str) -> str:
 
 def class_image_mistakes(datasets: Sequence[DatasetSettings], settings: Settings) -> Iterator[str]:
     """What is wrong with the wish for class pictures, the datasets taken together."""
-    wanted = [name for name in ("num_class_images", "class_prompt") if settings.changed(name)]
+    names = ("num_class_images",) if settings.data.prior_prediction else ("num_class_images", "class_prompt")
+    wanted = [name for name in names if settings.changed(name)]
     subsets = [subset for dataset in datasets for subset in dataset.subsets if subset.image_dir]
     if not any(subset.is_reg for subset in subsets):
         yield from (f"{settings.where(name)}: there are no regularisation pictures; {_remedy(settings)}" for name in wanted)
@@ -34,7 +35,7 @@ def class_image_mistakes(datasets: Sequence[DatasetSettings], settings: Settings
                 f"{subset.where} image_dir: class pictures are drawn into {subset.image_dir} for {same_folder.where}; "
                 "here it needs the same is_reg, num_class_images and class_prompt"
             )
-        elif subset is same_folder and subset.class_prompt:
+        elif subset is same_folder and subset.is_reg and subset.class_prompt:
             other = by_prompt.setdefault(subset.class_prompt, subset)
             if other is not subset and (subset.num_class_images or subset.class_prompt == settings.data.class_prompt):
                 yield (

@@ -37,7 +37,8 @@ class SubsetSettings:
     is_reg: bool = False
     class_tokens: str | None = None  # the caption of pictures without a caption file
     num_class_images: int = 0  # so many regularisation pictures there are to be before training
-    class_prompt: str | None = None  # what missing ones are drawn from; then class_tokens is the same
+    # Of regularisation pictures: what missing ones are drawn from; then class_tokens is the same. Of others: what the model is to keep.
+    class_prompt: str | None = None
     caption_extension: str = ".caption"  # with its dot
     caption_extension_given: bool = True  # False: nobody chose it, it is the default
     caption: CaptionSettings = CaptionSettings()

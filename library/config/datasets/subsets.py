@@ -28,17 +28,19 @@ def subset_settings(layers: Layers, kind: str, where: str) -> SubsetSettings:
     values["caption_extension"] = "." + values["caption_extension"].removeprefix(".")
     if values["is_reg"] and "validation_split" not in layers.tables[0][1]:
         values["validation_split"] = 0.0  # what the tables above say is meant for the other subsets
-    values |= _class_image_values(values, layers.tables[0][1])
+    values |= _class_values(values, layers)
     caption = CaptionSettings(**{name: layers.value(name) for name in _keys_of(CaptionSettings)})
     given = layers.is_given("caption_extension")
     return SubsetSettings(**values, caption_extension_given=given, caption=caption, where=where)
 
 
-def _class_image_values(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """What to draw, where pictures are drawn. The flags are meant for regularisation pictures alone; the keys may be misplaced."""
-    names = ("num_class_images", "class_prompt")
+def _class_values(values: dict[str, Any], layers: Layers) -> dict[str, Any]:
+    """What to draw, where pictures are drawn; what to keep, under prior_prediction. Else the flags are not meant for pictures that
+    are trained on, and the keys may be misplaced."""
     if not values["is_reg"]:
-        return {name: own.get(name, KEYS[name].option.default) for name in names}
+        own = layers.tables[0][1]
+        prompt = values["class_prompt"] if layers.settings.data.prior_prediction else own.get("class_prompt")
+        return {"num_class_images": own.get("num_class_images", 0), "class_prompt": prompt or None}
     prompt = values["class_prompt"] or (values["class_tokens"] if values["num_class_images"] else None) or None
     return {"class_prompt": prompt, "class_tokens": prompt or values["class_tokens"]}
 
@@ -130,8 +132,6 @@ def _value_mistakes(subset: SubsetSettings) -> Iterator[str]:
     if subset.is_reg and subset.validation_split:
         yield "validation_split: regularisation pictures (is_reg) are not held out; remove one of them"
     yield from _class_image_mistakes(subset)
-    if subset.custom_attributes.get("diff_output_preservation"):
-        yield "custom_attributes: diff_output_preservation is known, not built yet"
     crop = subset.face_crop_aug_range
     if crop and not 0 < crop[0] <= crop[1]:
         yield f"face_crop_aug_range: {crop[0]}, {crop[1]} is no range; write [2.0, 4.0], for example"
@@ -139,8 +139,9 @@ def _value_mistakes(subset: SubsetSettings) -> Iterator[str]:
 
 def _class_image_mistakes(subset: SubsetSettings) -> Iterator[str]:
     if not subset.is_reg:
-        for name in ("num_class_images", "class_prompt"):
-            if getattr(subset, name):
-                yield f"{name}: only regularisation pictures are drawn; write is_reg = true if these are such, or remove this key"
+        if subset.num_class_images:
+            yield (
+                "num_class_images: only regularisation pictures are drawn; write is_reg = true if these are such, or remove this key"
+            )
     elif subset.num_class_images and not subset.class_prompt:
         yield 'class_prompt: this is missing, and there are no class tokens to draw from; write class_prompt = "a frog", for example'

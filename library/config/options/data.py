@@ -33,7 +33,9 @@ class DataOptions:
         most=99_999,
     )
     class_prompt: str | None = option(
-        None, "What missing regularisation pictures are drawn from, and their caption. Left out: the folder's class tokens."
+        None,
+        "What missing regularisation pictures are drawn from, and their caption (left out: the folder's class tokens); what "
+        "prior_prediction keeps.",
     )
     in_json: str | None = option(
         None, "Metadata file (.json or .jsonl): pictures with captions; train_data_dir is their folder.", private=True
@@ -109,7 +111,15 @@ class DataOptions:
         scripts=(*NETWORK, *FULL),
     )
 
-    prior_loss_weight: float = option(1.0, "Weight of regularisation pictures in the loss.", least=0)
+    prior_loss_weight: float = option(
+        1.0, "Weight of regularisation pictures, and of class prompts under prior_prediction, in the loss.", least=0
+    )
+    prior_prediction: bool = option(
+        False,
+        "Train each picture's class_prompt besides, so that the model goes on to predict what it does without the network. Takes no "
+        "regularisation pictures.",
+        scripts=NETWORK,
+    )
     max_data_loader_n_workers: int = option(
         8, "Processes that load pictures (at most CPU threads - 1); 0 loads in the training process.", least=0
     )
