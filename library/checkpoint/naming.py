@@ -1,7 +1,7 @@
 """What a run's files are called, when they are due, and which of them retention lets go."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from library.config.options import SavingOptions
 
 Moment = Literal["step", "epoch", "final", "best"]
-Kind = Literal["weights", "state"]
+Kind = Literal["weights", "words", "state"]  # words: those that are learned together with the network in the weights
 
 DEFAULT_NAMES: dict[Moment, str] = {"final": "last", "epoch": "epoch", "step": "at", "best": "last"}  # where no output_name is given
 
@@ -62,9 +62,9 @@ def base_name(output_name: str | None, point: SavePoint) -> str:
     return f"{base}-{point.epoch:06d}" if point.moment == "epoch" else base
 
 
-def weights_name(options: SavingOptions, point: SavePoint) -> str:
-    """The file of the trained weights, or the folder, for whole models in Diffusers layout."""
-    name = base_name(options.output_name, point)
+def weights_name(options: SavingOptions, point: SavePoint, kind: Kind = "weights") -> str:
+    """The file of the trained weights, or the folder, for whole models in Diffusers layout; or the file of the words beside them."""
+    name = base_name(options.output_name, point) + ("-words" if kind == "words" else "")
     return name if saves_folders(options) else f"{name}.{options.save_model_as}"
 
 
@@ -134,20 +134,25 @@ class PlannedFile:
     stays: bool  # False: retention removes it in the course of the run
 
 
-def planned_files(options: SavingOptions, length: RunLength, with_best: bool = False) -> list[PlannedFile]:
-    """Every file and state folder that the run will write, in that order, but that the best weights come last."""
-    written = list(_written(options, length))
+def planned_files(
+    options: SavingOptions, length: RunLength, with_best: bool = False, trained: Sequence[Kind] = ("weights",)
+) -> list[PlannedFile]:
+    """Every file and state folder that the run will write, in that order, but that the best weights come last.
+
+    trained: the kinds of files with trained weights.
+    """
+    written = list(_written(options, length, trained))
     if with_best:
         best = SavePoint("best", length.last_step, length.epochs)
-        written.append((weights_name(options, best), "weights", best))
+        written += [(weights_name(options, best, kind), kind, best) for kind in trained]
     bounds = {(kind, point.moment): retention_bound(options, length, kind, point) for _, kind, point in written}  # the last one's
     return [PlannedFile(name, kind, point, point.number > bounds[kind, point.moment]) for name, kind, point in written]
 
 
-def _written(options: SavingOptions, length: RunLength) -> Iterator[tuple[str, Kind, SavePoint]]:
+def _written(options: SavingOptions, length: RunLength, trained: Sequence[Kind]) -> Iterator[tuple[str, Kind, SavePoint]]:
     for step in _steps_with_saves(options, length):
         for point in due_points(options, length, step):
-            yield weights_name(options, point), "weights", point
+            yield from ((weights_name(options, point, kind), kind, point) for kind in trained)
             if state_due(options, point):
                 yield state_name(options, point), "state", point
 

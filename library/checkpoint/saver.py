@@ -1,7 +1,7 @@
 """Saves when it is due: the new files complete and in place first, then the old ones go; a failure is reported, never fatal."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,13 +37,19 @@ class Report(Protocol):
     def __call__(self, event: str, **facts: Any) -> None: ...
 
 
+class Write(Protocol):
+    """Writes trained weights to a file, or into an empty folder; dtype None: as they are trained."""
+
+    def __call__(self, path: Path, dtype: torch.dtype | None, metadata: dict[str, str], /) -> None: ...
+
+
 @dataclass(frozen=True)
 class Sources:
     """Where the saver gets what it saves."""
 
-    write_weights: Callable[[Path, torch.dtype | None, dict[str, str]], None]  # a file, or an empty folder; dtype None: as trained
+    trained: Mapping[Kind, Write]  # what writes each kind of file with trained weights
     write_state: Callable[[Path, SavePoint], None]  # fills an empty folder
-    metadata: Callable[[SavePoint], dict[str, str]]
+    metadata: Callable[[SavePoint, Kind], dict[str, str]]
     has_nan: Callable[[], bool]
     # Inside, the main process finds everything whole. Every process enters it; true: with what a state holds besides weights.
     whole: Callable[[bool], AbstractContextManager[None]] = lambda with_state: nullcontext()
@@ -138,12 +144,14 @@ class Saver:
         if self.sources.has_nan():
             self.report("save_refused", step=point.step, epoch=point.epoch, reason="the weights are not finite numbers")
             return False
-        kinds: list[Kind] = ["weights", "state"] if with_state else ["weights"]
+        trained = list(self.sources.trained)
+        kinds: list[Kind] = [*trained, "state"] if with_state else trained
         complete = [kind for kind in kinds if (kind, point) in self._complete or self._write(kind, point)]
         if self.uploads is not None and not self.uploads.in_background:
             self.uploads.wait()
         for kind in complete:
-            self._remove_expired(kind, point)
+            if kind == "state" or set(trained) <= set(complete):  # files of weights are of use together
+                self._remove_expired(kind, point)
         return complete == kinds
 
     def finish(self) -> None:
@@ -154,7 +162,7 @@ class Saver:
                 self._remove_expired(kind, point)
 
     def _write(self, kind: Kind, point: SavePoint) -> bool:
-        name = weights_name(self.options, point) if kind == "weights" else state_name(self.options, point)
+        name = state_name(self.options, point) if kind == "state" else weights_name(self.options, point, kind)
         path = self.ledger.output_dir / name
         try:
             free_space_check(path.parent, int(self.expected_bytes[kind] * ROOM_TO_SPARE))
@@ -165,7 +173,7 @@ class Saver:
         self.expected_bytes[kind] = entry.size
         self._complete.add((kind, point))
         self.report("saved", kind=kind, path=str(path), step=point.step, epoch=point.epoch, bytes=entry.size)
-        if self.uploads is not None and (kind == "weights" or self.uploads.with_states):
+        if self.uploads is not None and (kind != "state" or self.uploads.with_states):
             self.uploads.add(path)
         return True
 
@@ -175,8 +183,8 @@ class Saver:
         try:
             whole = atomic_directory if kind == "state" or saves_folders(self.options) else atomic_write
             with whole(path, before_rename=placing.make_way) as temporary:
-                if kind == "weights":
-                    self.sources.write_weights(temporary, self._dtype, self.sources.metadata(point))
+                if kind != "state":
+                    self.sources.trained[kind](temporary, self._dtype, self.sources.metadata(point, kind))
                 else:
                     self.sources.write_state(temporary, point)
             return placing.finish()

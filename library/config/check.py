@@ -135,6 +135,15 @@ def _asks_for_text_encoder(settings: Settings) -> bool:
     return not (settings.script.method == "adapter" and settings.network.network_train_unet_only)
 
 
+def _of_a_word(option: str) -> Rule:
+    """Textual inversion cannot do without a word, which is told there."""
+    return Rule(
+        option,
+        lambda s: s.changed(option) and not s.embedding.token_string and s.script.method != "embedding",
+        f"this has no effect without token_string, the word to learn; set token_string, or remove {option}",
+    )
+
+
 def _trains_text_encoder(settings: Settings) -> bool:
     optimizer = settings.optimizer
     usual = optimizer.learning_rate if optimizer.learning_rate_te is None else optimizer.learning_rate_te
@@ -177,6 +186,14 @@ RULES: tuple[Rule, ...] = (
         'this option is needed, the new word; write token_string = "mytoad", or --token_string mytoad',
     ),
     Rule("token_string", _is_several_words, "write one word, without spaces"),
+    *map(
+        _of_a_word, ("init_word", "num_vectors_per_token", "weights", "token_lr", "use_object_template", "use_style_template")
+    ),
+    Rule(
+        "token_lr",
+        lambda s: s.embedding.token_lr == 0,
+        "at 0 the word is not learned; write token_lr = 1e-3, or remove token_string",
+    ),
     _excludes("use_object_template", "use_style_template", "one is for things, the other for styles; remove one of them"),
     Rule("output_name", _is_a_path, r'a name has none of the characters / \ : * ? " < > |; write the folder in output_dir'),
     # noise
@@ -248,6 +265,9 @@ RULES: tuple[Rule, ...] = (
     _needs("skip_cache_check", "cache_latents_to_disk", "cache_text_encoder_outputs_to_disk"),
     _needs("text_encoder_batch_size", "cache_text_encoder_outputs"),
     _needs("caption_variants", "cache_text_encoder_outputs"),
+    _excludes(
+        "token_string", "cache_text_encoder_outputs", "what is made of a caption changes with the word in it; remove one of them"
+    ),
     _excludes(
         "no_token_padding", "cache_text_encoder_outputs", "what a caption is cut to depends on its batch; remove one of them"
     ),
@@ -328,7 +348,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
     _required("output_dir", '"output"'),
     Rule(
         "cache_text_encoder_outputs",
-        lambda s: s.data.cache_text_encoder_outputs and _trains_text_encoder(s),
+        lambda s: s.data.cache_text_encoder_outputs and _trains_text_encoder(s) and not s.embedding.token_string,
         "the text encoder is trained, so what it makes of a caption changes; add network_train_unet_only = true, or "
         "remove cache_text_encoder_outputs and cache_text_encoder_outputs_to_disk; of a whole model, train the U-Net only",
     ),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from library.config.datasets import SubsetSettings
+from library.config.datasets.preservation import PRESERVED
 from library.config.options import EmbeddingOptions
 from library.config.scripts import Script
-from library.data.records import PreparedDataset
+from library.data.records import ImageRecord, PreparedDataset
 from library.data.templates import token_words
 from library.errors import UserError
 from library.families.tokenizers import VOCABULARY_FOLDER
@@ -21,7 +23,25 @@ def check_embedding(
     """UserError with what is wrong; returns what is worth saying."""
     check_words(token_words(options), json.loads((VOCABULARY_FOLDER / "vocab.json").read_text(encoding="utf-8")))
     check_weights(options, script.per_layer, encoder_count)
+    _check_kept(options, prepared)
     return _check_captions(options, prepared)
+
+
+def _check_kept(options: EmbeddingOptions, prepared: Sequence[PreparedDataset]) -> None:
+    """What the base model predicts is kept of captions that it understands."""
+    token, has_templates = options.token_string or "", options.use_object_template or options.use_style_template
+    for dataset in prepared:
+        for record in dataset.records:
+            subset = dataset.settings.subsets[record.subset]
+            if record.is_reg:
+                continue
+            if token in (subset.class_prompt or ""):
+                raise UserError(f"{subset.where} class_prompt: it holds the new word {token}, of which the base model knows nothing")
+            if subset.custom_attributes.get(PRESERVED) and (has_templates or _has_word(token, record, subset)):
+                raise UserError(
+                    f"{subset.where} custom_attributes: diff_output_preservation, but the caption of {record.path} holds the new "
+                    f"word {token}, of which the base model knows nothing"
+                )
 
 
 def _check_captions(options: EmbeddingOptions, prepared: Sequence[PreparedDataset]) -> list[str]:
@@ -29,13 +49,11 @@ def _check_captions(options: EmbeddingOptions, prepared: Sequence[PreparedDatase
     if options.use_object_template or options.use_style_template or any(dataset.maker for dataset in prepared):
         return []
     token = options.token_string or ""
-    # Prefix and suffix are a part of the caption too.
     holding = [
-        any(token in (text or "") for text in (record.caption, caption.caption_prefix, caption.caption_suffix))
+        _has_word(token, record, dataset.settings.subsets[record.subset])
         for dataset in prepared
         for record in dataset.records
         if not record.is_reg
-        for caption in (dataset.settings.subsets[record.subset].caption,)
     ]
     if not any(holding):
         raise UserError(
@@ -44,3 +62,8 @@ def _check_captions(options: EmbeddingOptions, prepared: Sequence[PreparedDatase
         )
     lacking = holding.count(False)
     return [f"{lacking} of {len(holding)} captions do not hold the word {token}: they teach it nothing"] if lacking else []
+
+
+def _has_word(token: str, record: ImageRecord, subset: SubsetSettings) -> bool:
+    """Prefix and suffix are a part of the caption too."""
+    return any(token in (text or "") for text in (record.caption, subset.caption.caption_prefix, subset.caption.caption_suffix))

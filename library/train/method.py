@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from library.checkpoint.naming import Kind
 from library.config.datasets import DatasetSettings
 from library.config.load import Settings
 from library.config.options import SavingOptions
@@ -30,6 +31,7 @@ def make_method(settings: Settings, family: Family, seed: int, runtime: Runtime)
     from library.methods.adapter import AdapterMethod
     from library.methods.embedding import EmbeddingMethod
     from library.methods.full import FullMethod
+    from library.methods.pivotal import PivotalMethod
 
     checkpointing = settings.training.gradient_checkpointing
     if settings.script.method == "embedding":
@@ -39,7 +41,16 @@ def make_method(settings: Settings, family: Family, seed: int, runtime: Runtime)
         rates, layout = _model_rates(settings, family), model_layout(settings.saving, family)
         ends_in_noise = settings.noise.zero_terminal_snr
         return FullMethod(family, rates, layout, runtime.frozen_dtype, settings.model.no_half_vae, checkpointing, ends_in_noise)
-    return AdapterMethod(settings.network, settings.optimizer, checkpointing, seed, runtime.trained_dtype)
+    network = AdapterMethod(settings.network, settings.optimizer, checkpointing, seed, runtime.trained_dtype)
+    if "words" not in trained_files(settings):
+        return network
+    rate = settings.optimizer.learning_rate if settings.embedding.token_lr is None else settings.embedding.token_lr
+    return PivotalMethod(network, EmbeddingMethod(settings.embedding, rate, checkpointing, seed))
+
+
+def trained_files(settings: Settings) -> tuple[Kind, ...]:
+    """The files that trained weights go to: with a word beside a network there are two."""
+    return ("weights", "words") if settings.script.method == "adapter" and settings.embedding.token_string else ("weights",)
 
 
 def load_dtype(settings: Settings, runtime: Runtime) -> torch.dtype:

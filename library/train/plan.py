@@ -36,7 +36,7 @@ from library.families.detect import identify
 from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.train.memory import bytes_of_weight, check_memory_options
-from library.train.method import check_method, settings_for_family
+from library.train.method import check_method, settings_for_family, trained_files
 from library.train.preservation import preservation_notes
 from library.train.sharing_plan import WHOLE, SharingPlan, plan_sharing
 from library.train.trackers import check_trackers
@@ -85,7 +85,8 @@ class Plan:
         return largest_batch(self.prepared) * self.world_size * self.settings.training.gradient_accumulation_steps
 
     def files(self) -> list[PlannedFile]:
-        return planned_files(self.settings.saving, self.length, self.settings.validation.save_best)
+        settings = self.settings
+        return planned_files(settings.saving, self.length, settings.validation.save_best, trained_files(settings))
 
     def memory_bytes(self) -> int:
         """A rough lower bound of what the weights alone take; activations depend on resolution and batch size."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,20 +14,22 @@ from library.checkpoint.hashes import model_hashes
 from library.checkpoint.ledger import Ledger, inherited_entries
 from library.checkpoint.metadata import TrainingFacts, file_metadata
 from library.checkpoint.naming import Kind, SavePoint
-from library.checkpoint.saver import Saver, Sources
+from library.checkpoint.saver import Saver, Sources, Write
 from library.checkpoint.state import TrainingObjects, write_state
 from library.checkpoint.uploads import Uploads
 from library.config.settings import Settings
 from library.methods.base import Method
+from library.methods.pivotal import PivotalMethod
 from library.optim.average import WeightAverage
 from library.optim.optimizers import evaluation_weights, optimizer_description
 from library.train.plan import Plan, check_space
 from library.train.record import RunRecord
 from library.train.runtime import Runtime
 
+WORDS = "textual-inversion"  # as modelspec calls a file of vectors
 BYTES_OF_WEIGHT = 4
 BYTES_OF_PRECISION = {"float": 4, "fp16": 2, "bf16": 2}
-ARTEFACTS = {"adapter": "lora", "full": None, "embedding": "textual-inversion"}  # by method
+ARTEFACTS = {"adapter": "lora", "full": None, "embedding": WORDS}  # by method
 BYTES_OF_STATE = 12  # of a trained weight with two moments
 
 
@@ -37,24 +40,31 @@ def make_saver(
     """Checks the room on the disk, too."""
     identity, facts = plan.identity, training_facts(plan, record)
 
-    def write_weights(path: Path, dtype: torch.dtype | None, metadata: dict[str, str]) -> None:
-        with evaluation_weights(objects.optimizer), average.in_place() if average else nullcontext():
-            method.write(path, dtype, metadata)
+    def averaged(write: Write) -> Write:
+        def write_average(path: Path, dtype: torch.dtype | None, metadata: dict[str, str]) -> None:
+            with evaluation_weights(objects.optimizer), average.in_place() if average else nullcontext():
+                write(path, dtype, metadata)
+
+        return write_average
 
     def write_folder(folder: Path, point: SavePoint) -> None:
         write_state(folder, objects, point, identity)
 
-    def metadata(point: SavePoint) -> dict[str, str]:
+    def metadata(point: SavePoint, kind: Kind) -> dict[str, str]:
         best_loss = objects.best.loss if objects.best and point.moment == "best" else None
-        return file_metadata(facts, point, time.time(), best_loss)
+        own = replace(facts, artefact=WORDS) if kind == "words" else facts
+        return file_metadata(own, point, time.time(), best_loss)
 
+    written: dict[Kind, Write] = {"weights": averaged(method.write)}
     trained = sum(parameter.numel() for group in objects.optimizer.param_groups for parameter in group["params"])
     saved = sum(plan.family.parameter_counts().values()) if plan.settings.script.method == "full" else trained
     state_bytes = BYTES_OF_STATE + (BYTES_OF_WEIGHT if average else 0)
     expected: dict[Kind, int] = {"weights": _bytes_of_weight(plan.settings) * saved, "state": state_bytes * trained}
+    if isinstance(method, PivotalMethod):
+        written["words"], expected["words"] = averaged(method.write_words), _bytes_of_weight(plan.settings) * method.word_size
     check_space(plan, expected)
     ledger = Ledger(record.folder, plan.output_dir, identity.lineage, inherited_entries(plan.runs_folder, identity.lineage))
-    sources = Sources(write_weights, write_folder, metadata, method.has_nan, runtime.sharing.whole)
+    sources = Sources(written, write_folder, metadata, method.has_nan, runtime.sharing.whole)
     return Saver(plan.settings.saving, plan.length, ledger, sources, record.report, expected, runtime.is_main, uploads)
 
 

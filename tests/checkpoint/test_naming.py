@@ -152,3 +152,19 @@ def test_what_is_checked_before_a_model_loads_needs_no_torch() -> None:
     modules = "ledger, identity, resume, naming, hashes, metadata, saver"
     code = f"import sys; from library.checkpoint import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_words_beside_the_weights_are_planned_too() -> None:
+    options = SavingOptions(output_name="frog", save_every_n_steps=4, save_last_n_steps=3, save_state_on_train_end=True)
+    planned = planned_files(options, RunLength(1, 8, 10), with_best=True, trained=("weights", "words"))
+    assert [(file.name, file.kind, file.stays) for file in planned] == [
+        ("frog-step00000004.safetensors", "weights", False),
+        ("frog-step00000004-words.safetensors", "words", False),
+        ("frog-step00000008.safetensors", "weights", True),
+        ("frog-step00000008-words.safetensors", "words", True),
+        ("frog.safetensors", "weights", True),
+        ("frog-words.safetensors", "words", True),
+        ("frog-state", "state", True),
+        ("frog-best.safetensors", "weights", True),
+        ("frog-best-words.safetensors", "words", True),
+    ]

@@ -23,15 +23,19 @@ LENGTH = RunLength(first_step=1, last_step=40, steps_per_epoch=10)
 class Run:
     """A run in `folder` whose weights are its name and the step."""
 
-    def __init__(self, folder: Path, name: str, lineage: str | None = None, is_main: bool = True, uploads: Any = None, **options: Any):
+    def __init__(self, folder: Path, name: str, lineage: str | None = None, is_main: bool = True, uploads: Any = None,
+                 kinds: tuple[Kind, ...] = ("weights",), **options: Any):  # fmt: skip
         self.name, self.folder, self.events = name, folder, []
         self.failing: Exception | None = None
         self.nan = False
         lineage = lineage or f"of {name}"
         self.ledger = Ledger(folder / "runs" / name, folder, lineage, inherited_entries(folder / "runs", lineage))
-        sources = Sources(self._write_weights, self._write_state, lambda point: {"ss_steps": str(point.step)}, lambda: self.nan)
+        sources = Sources(
+            dict.fromkeys(kinds, self._write_weights), self._write_state,
+            lambda point, kind: {"ss_steps": f"{point.step}{' words' if kind == 'words' else ''}"}, lambda: self.nan,
+        )  # fmt: skip
         settings = SavingOptions(**{"output_dir": str(folder), "output_name": "frog", "save_state": True, **options})
-        room: dict[Kind, int] = {"weights": 10, "state": 100}
+        room: dict[Kind, int] = {"weights": 10, "words": 10, "state": 100}
         self.saver = Saver(settings, LENGTH, self.ledger, sources, self._report, room, is_main, uploads)
 
     def _write_weights(self, path: Path, dtype: torch.dtype | None, metadata: dict[str, str]) -> None:
@@ -84,6 +88,27 @@ def test_old_files_go_after_both_new_ones_are_there(tmp_path: Path) -> None:
     order = [(event, facts["kind"]) for event, facts in run.events]
     assert order == [("saved", "weights"), ("saved", "state")] * 2 + [("removed", "weights"), ("removed", "state")]
     assert len(run.ledger.entries()) == 2
+
+
+def test_words_are_saved_beside_the_weights_and_go_with_them(tmp_path: Path) -> None:
+    run = Run(tmp_path, "one", kinds=("weights", "words"), save_every_n_steps=10, save_last_n_steps=5, save_state=False).steps(1, 25)
+    assert names(tmp_path) == ["frog-step00000020-words.safetensors", "frog-step00000020.safetensors"]
+    assert read(tmp_path / "frog-step00000020-words.safetensors") == "one 20 words"
+    order = [(event, facts["kind"]) for event, facts in run.events]
+    assert order == [("saved", "weights"), ("saved", "words")] * 2 + [("removed", "weights"), ("removed", "words")]
+
+
+def test_as_long_as_the_words_cannot_be_saved_the_old_pair_stays(tmp_path: Path) -> None:
+    run = Run(tmp_path, "one", kinds=("weights", "words"), save_every_n_steps=10, save_last_n_steps=5, save_state=False).steps(1, 19)
+    run.saver.expected_bytes["words"] = 2**60
+    assert not run.saver.save_step(20)
+    assert names(tmp_path) == [
+        "frog-step00000010-words.safetensors", "frog-step00000010.safetensors", "frog-step00000020.safetensors",
+    ]  # fmt: skip
+    run.saver.expected_bytes["words"] = 10
+    assert run.saver.save_interrupted(20)
+    assert names(tmp_path)[:2] == ["frog-step00000020-state", "frog-step00000020-words.safetensors"]
+    assert "frog-step00000010.safetensors" not in names(tmp_path)
 
 
 def test_retention_after_the_interval_changed_leaves_no_orphans(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ NEW = {
     "on_bad_image",
     "prior_prediction",
     "save_best",
+    "token_lr",
 }
 OF_TOOLS = {"skip_existing", "sdxl", "text_encoder_batch_size"}  # the interface has these for its tools alone
 ALL = (*FULL, *NETWORK, *EMBEDDING)
@@ -46,6 +47,7 @@ WIDER = {
     "disable_mmap_load_safetensors",
     "fused_optimizer_groups",
     "in_json",
+    "init_word",
     "initial_epoch",
     "initial_step",
     "learning_rate_te",
@@ -55,15 +57,20 @@ WIDER = {
     "max_validation_steps",
     "no_half_vae",
     "no_token_padding",
+    "num_vectors_per_token",
     "prior_loss_weight",
     "reg_data_dir",
     "skip_until_initial_step",
     "stop_text_encoder_training",
+    "token_string",
+    "use_object_template",
+    "use_style_template",
     "validate_every_n_epochs",
     "validate_every_n_steps",
     "validation_seed",
     "validation_split",
     "weighted_captions",
+    "weights",
 }
 
 
