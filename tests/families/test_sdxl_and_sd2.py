@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -126,9 +127,26 @@ def test_the_exclamation_mark_and_the_padding_of_sdxl(tmp_path):
 # --- text ---
 
 
+@cache
+def tokenizer_padded_with(padding):
+    return load_tokenizer(pad_token="!") if padding == 0 else load_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def sd2():
+    """Only to be read."""
+    return tiny_models.tiny_sd2_parts()
+
+
+@pytest.fixture(scope="module")
+def sdxl():
+    """Only to be read."""
+    return tiny_models.tiny_sdxl_parts()
+
+
 def windows_of(caption, length, padding, weighted):
     """Token ids of each window, and the weights of the states, in plain loops."""
-    tokenizer = load_tokenizer(pad_token="!") if padding == 0 else load_tokenizer()
+    tokenizer = tokenizer_padded_with(padding)
     fragments = weighted_fragments(caption) if weighted else [(caption, 1.0)]
     content, weights = [], []
     for text, weight in fragments:
@@ -161,11 +179,10 @@ WEIGHTED = pytest.mark.parametrize("weighted", [False, True])
 @WEIGHTED
 @LENGTHS
 @pytest.mark.parametrize("clip_skip", [None, 1, 2])
-def test_text_of_sd2(clip_skip, length, weighted):
-    parts = tiny_models.tiny_sd2_parts()
+def test_text_of_sd2(sd2, clip_skip, length, weighted):
     settings = TextSettings(clip_skip, length, weighted)
-    found = StableDiffusion(name="sd_v2").encode_text(parts, CAPTIONS, settings).hidden_states
-    model = parts.text_encoders[0].text_model
+    found = StableDiffusion(name="sd_v2").encode_text(sd2, CAPTIONS, settings).hidden_states
+    model = sd2.text_encoders[0].text_model
     for row, caption in zip(found, CAPTIONS, strict=True):
         windows, weights = windows_of(caption, length or 75, 0, weighted)
         states = []
@@ -177,11 +194,10 @@ def test_text_of_sd2(clip_skip, length, weighted):
 
 @WEIGHTED
 @LENGTHS
-def test_text_of_sdxl(length, weighted):
-    parts = tiny_models.tiny_sdxl_parts()
-    found = StableDiffusionXL().encode_text(parts, CAPTIONS, TextSettings(None, length, weighted))
+def test_text_of_sdxl(sdxl, length, weighted):
+    found = StableDiffusionXL().encode_text(sdxl, CAPTIONS, TextSettings(None, length, weighted))
     assert found.hidden_states.shape == (len(CAPTIONS), (length or 75) + 2, 32 + 48)
-    first, second = parts.text_encoders
+    first, second = sdxl.text_encoders
     for row, pooled, caption in zip(found.hidden_states, found.pooled, CAPTIONS, strict=True):
         windows, weights = windows_of(caption, length or 75, EOS, weighted)
         states = [first.text_model(torch.tensor([window]), output_hidden_states=True).hidden_states[-2][0] for window in windows]
@@ -194,9 +210,8 @@ def test_text_of_sdxl(length, weighted):
         torch.testing.assert_close(pooled, second.text_projection.weight @ end, atol=1e-5, rtol=1e-5)
 
 
-def test_states_without_padding_are_those_with_it(tmp_path):
-    for make, family in ((tiny_models.tiny_sd2_parts, StableDiffusion(name="sd_v2")), (tiny_models.tiny_sdxl_parts, StableDiffusionXL())):
-        parts = make()
+def test_states_without_padding_are_those_with_it(sd2, sdxl):
+    for parts, family in ((sd2, StableDiffusion(name="sd_v2")), (sdxl, StableDiffusionXL())):
         padded = family.encode_text(parts, ["frog", LONG], TextSettings(max_token_length=225))
         short = family.encode_text(parts, ["frog", "a green frog"], TextSettings(max_token_length=225, no_padding=True))
         assert short.hidden_states.shape[1] == 5
@@ -246,8 +261,8 @@ def test_sdxl_is_told_the_sizes_in_their_order(with_batch):
     torch.testing.assert_close(seen[0], torch.stack(expected), atol=1e-4, rtol=1e-5)
 
 
-def test_predictions_of_sdxl_equal_a_plain_call():
-    parts, family = tiny_models.tiny_sdxl_parts(), StableDiffusionXL()
+def test_predictions_of_sdxl_equal_a_plain_call(sdxl):
+    parts, family = sdxl, StableDiffusionXL()
     text = family.encode_text(parts, ["a frog"], TextSettings())
     latents, timesteps = torch.randn(1, 4, 8, 8), torch.tensor([500])
     given = {"text_embeds": text.pooled, "time_ids": torch.tensor([[512.0, 640.0, 3.0, 4.0, 64.0, 64.0]])}
@@ -258,8 +273,8 @@ def test_predictions_of_sdxl_equal_a_plain_call():
     assert (other - found).abs().max() > 1e-5
 
 
-def test_latents_of_sdxl_have_their_own_scale():
-    parts, family = tiny_models.tiny_sdxl_parts(), StableDiffusionXL()
+def test_latents_of_sdxl_have_their_own_scale(sdxl):
+    parts, family = sdxl, StableDiffusionXL()
     latents = torch.randn(1, 4, 8, 8)
     with torch.no_grad():
         assert torch.equal(family.decode_latents(parts, latents * 0.13025), parts.vae.decode(latents * 0.13025 / 0.13025).sample)
