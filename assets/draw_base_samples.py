@@ -19,7 +19,7 @@ from library.sampling.prompts import SamplePrompt, read_prompts
 PROMPTS = Path(__file__).with_name("base_prompts.txt")
 PER_ROW = 5
 ENLARGED = 2  # times, without smoothing
-MARGIN, TEXT_HEIGHT = 16, 16  # pixels
+MARGIN, TEXT_HEIGHT = 20, 16  # pixels
 
 
 def picture_of(pipeline: StableDiffusionPipeline, prompt: SamplePrompt) -> Image.Image:
@@ -31,7 +31,7 @@ def picture_of(pipeline: StableDiffusionPipeline, prompt: SamplePrompt) -> Image
 
 
 def sheet(prompts: list[SamplePrompt], pictures: list[Image.Image]) -> Image.Image:
-    """The prompts stand below their pictures, without the words that all of them begin with."""
+    """The prompts stand below their pictures."""
     side = max(max(picture.size) for picture in pictures)
     step_x, step_y = side + 2 * MARGIN, side + TEXT_HEIGHT + MARGIN
     drawn = Image.new("RGB", (PER_ROW * step_x, -(-len(pictures) // PER_ROW) * step_y), "white")
@@ -39,8 +39,7 @@ def sheet(prompts: list[SamplePrompt], pictures: list[Image.Image]) -> Image.Ima
     for number, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
         y, x = divmod(number, PER_ROW)
         drawn.paste(picture, (x * step_x + MARGIN, y * step_y))
-        words = prompt.prompt.removeprefix("a ").replace("emoji of ", "")
-        draw.text((x * step_x + step_x // 2, y * step_y + side), words, fill="black", font=font, anchor="ma")
+        draw.text((x * step_x + step_x // 2, y * step_y + side), prompt.prompt, fill="black", font=font, anchor="ma")
     return drawn
 
 
