@@ -36,6 +36,7 @@ def identify(options: ModelOptions) -> Family:
 
 def _check_architecture(architecture: str, name: str, options: ModelOptions) -> None:
     if architecture not in FAMILIES:
-        raise UserError(f"{name}: this is {TITLES[architecture]}: known, not built yet")
+        wanted = "give a Stable Diffusion 1.x, 2.x or XL model that draws from text"
+        raise UserError(f"{name}: this is {TITLES[architecture]}, which cannot be trained; {wanted}")
     if options.v2 and architecture != "sd_v2":
         raise UserError(f"{name}: v2 = true, but this is {TITLES[architecture]}: delete v2")

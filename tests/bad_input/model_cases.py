@@ -26,7 +26,7 @@ BASE_MODELS = [
     model("model truncated in its header", ("cut off", "header"), "a.safetensors", Copied(WHOLE, bad_files.first_bytes(1000))),
     model("model is a web page", ("web page",), "a.safetensors", "<!DOCTYPE html>"),
     model("model is a picture", ("must end in",), "a.png", bad_files.picture),
-    model("model of another architecture", ("FLUX", "not built yet"), "a.safetensors", bad_files.FLUX),
+    model("model of another architecture", ("FLUX", "cannot be trained; give a Stable Diffusion 1.x"), "a.safetensors", bad_files.FLUX),
     model("model that is not whole", ("unet of Stable Diffusion XL is missing or not complete",), "a.safetensors", bad_files.SDXL),
     model("model is a LoRA", ("a LoRA",), "a.safetensors", bad_files.weights(*bad_files.LORA_NAMES)),
     model(

@@ -197,10 +197,10 @@ UNET_IN = "model.diffusion_model.input_blocks.0.0.weight"
     [
         ({UNET_IN: (8, 4, 3, 3), "cond_stage_model.model.ln_final.weight": (8,)}, "of Stable Diffusion 2.x is missing or not complete"),
         ({UNET_IN: (8, 4, 3, 3), "conditioner.embedders.1.model.ln_final.weight": (8,)}, "of Stable Diffusion XL is missing or not complete"),
-        ({UNET_IN: (8, 4, 3, 3), "conditioner.embedders.0.model.ln_final.weight": (8,)}, "refiner: known, not built yet"),
-        ({UNET_IN: (8, 9, 3, 3)}, "inpainting model (9 input channels): known, not built yet"),
-        ({"model.diffusion_model.joint_blocks.0.x_block.attn.proj.bias": (8,)}, "Stable Diffusion 3: known, not built yet"),
-        ({"double_blocks.0.img_attn.proj.bias": (8,)}, "FLUX: known, not built yet"),
+        ({UNET_IN: (8, 4, 3, 3), "conditioner.embedders.0.model.ln_final.weight": (8,)}, "refiner, which cannot be trained"),
+        ({UNET_IN: (8, 9, 3, 3)}, "inpainting model (9 input channels), which cannot be trained"),
+        ({"model.diffusion_model.joint_blocks.0.x_block.attn.proj.bias": (8,)}, "Stable Diffusion 3, which cannot be trained"),
+        ({"double_blocks.0.img_attn.proj.bias": (8,)}, "FLUX, which cannot be trained"),
         ({"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": (4, 8)}, "a LoRA or the like"),
         ({"unet.mid_block.attentions.0.proj_in.lora_A.weight": (4, 8)}, "a LoRA or the like"),
         ({"emb_params": (1, 768)}, "textual inversion"),
@@ -232,7 +232,7 @@ def folder(models, tmp_path):
     ("file", "changes", "words"),
     [
         ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "not complete, missing: text_encoder_2/config.json"),
-        ("model_index.json", {"_class_name": "FluxPipeline"}, "FLUX: known, not built yet"),
+        ("model_index.json", {"_class_name": "FluxPipeline"}, "FLUX, which cannot be trained"),
         ("model_index.json", {"_class_name": "OtherPipeline"}, "OtherPipeline is an architecture that is not known here"),
         ("unet/config.json", {"in_channels": 9}, "inpainting"),
         ("scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}, "add v_parameterization = true"),
