@@ -21,6 +21,11 @@ def check_embedding(
     options: EmbeddingOptions, script: Script, encoder_count: int, prepared: Sequence[PreparedDataset]
 ) -> list[str]:
     """UserError with what is wrong; returns what is worth saying."""
+    if script.per_layer and encoder_count > 1:
+        raise UserError(
+            "pretrained_model_name_or_path: this is Stable Diffusion XL, and vectors per layer are for the 16 cross-attention "
+            "layers of Stable Diffusion 1 and 2; use train_textual_inversion.py"
+        )
     check_words(token_words(options), json.loads((VOCABULARY_FOLDER / "vocab.json").read_text(encoding="utf-8")))
     check_weights(options, script.per_layer, encoder_count)
     _check_kept(options, prepared)

@@ -111,6 +111,16 @@ def test_both_text_encoders_of_sdxl_learn_the_word(tmp_path):
     assert tensors_hash(files[0]) == tensors_hash(files[1])
 
 
+def test_vectors_per_layer_are_not_for_sdxl(tmp_path):
+    workshop = make_workshop(
+        tmp_path, "train_textual_inversion_XTI.py", token_string="zorb", use_object_template=True,
+        pretrained_model_name_or_path=str(tiny_sdxl_folder(tmp_path / "sdxl")), dry_run=True,
+    )  # fmt: skip
+    outcome = workshop.train("refused")
+    assert outcome.code == 2
+    assert "vectors per layer are for the 16 cross-attention layers of Stable Diffusion 1 and 2" in outcome.output
+
+
 def test_the_script_for_sdxl_takes_no_other_model(workshop):
     outcome = replace(workshop, script="sdxl_train_textual_inversion.py").train("not-sdxl")
     assert outcome.code == 2
