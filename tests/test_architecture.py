@@ -98,6 +98,12 @@ def test_no_two_test_files_share_a_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_file_of_the_tests_hides_a_package() -> None:
+    """pytest puts the folders of tests before everything: there, a tools.py would be what `import tools` finds."""
+    packages = {path.name for path in ROOT.iterdir() if path.is_dir()} | {path.stem for path in ROOT.glob("*.py")}
+    assert [shown(path) for path in (ROOT / "tests").rglob("*.py") if path.stem in packages] == []
+
+
 @pytest.mark.parametrize("word", FORBIDDEN_WORDS)
 def test_nothing_is_left_for_later(word: str) -> None:
     found = [shown(path) for path in sources() if path != Path(__file__) and re.search(word, path.read_text(encoding="utf-8"))]

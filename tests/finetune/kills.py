@@ -19,7 +19,7 @@ import library.checkpoint.files as files
 import library.preparation.latents  # noqa: F401  (the same)
 from library.preparation.journal import Journal
 from tests.finetune.tiny_tagger import colour_images, wd_tagger
-from tests.finetune.tools import files_in, make_images, run
+from tests.finetune.tool_runs import files_in, make_images, run
 from tests.tiny_models import tiny_sd1_folder
 
 MOST_KILLS = 40

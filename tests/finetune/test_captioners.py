@@ -14,7 +14,7 @@ from finetune.make_captions import TRANSFORMERS_IDS, MakeCaptionsOptions
 from library.errors import UserError
 from library.preparation.captioners import Captioner, without_writing
 from tests.finetune.tiny_captioners import SIDE, SPECIAL, WORDS, tiny_blip, tiny_git
-from tests.finetune.tools import make_images, run
+from tests.finetune.tool_runs import make_images, run
 
 BLIP, GIT = "make_captions.py", "make_captions_by_git.py"
 NAMES = ["a.png", "b.jpg", "sub/c.webp"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from library.errors import UserError
 from library.preparation.clean_rules import read_rules
 from library.preparation.cleaning import clean_caption, clean_tags
-from tests.finetune.tools import run
+from tests.finetune.tool_runs import run
 
 SHIPPED = Path(__file__).parents[2] / "finetune" / "clean_rules.toml"
 RULES = read_rules(SHIPPED)

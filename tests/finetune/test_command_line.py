@@ -12,7 +12,7 @@ from library.config.declare import options_of
 from library.config.old_spellings import OLD_NAMES
 from library.config.tool import build_parser, is_positional, read_tool_options, run_tool
 from library.errors import UserError
-from tests.finetune.tools import TOOLS, make_images
+from tests.finetune.tool_runs import TOOLS, make_images
 
 ROOT = Path(__file__).parents[2]
 FACTS = json.loads(Path(__file__).with_name("finetune_flags.json").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fake_hub import FakeHub
 from tests.finetune.tiny_tagger import colour_images, wd_tagger
-from tests.finetune.tools import files_in
+from tests.finetune.tool_runs import files_in
 
 ROOT = Path(__file__).parents[2]
 CLOSED_DOOR = "http://127.0.0.1:9"  # where nobody answers

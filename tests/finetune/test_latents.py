@@ -17,7 +17,7 @@ from library.data.sources import prepare_datasets
 from library.data.weights_fingerprint import weights_fingerprint
 from library.errors import UserError
 from library.families.detect import identify
-from tests.finetune.tools import files_in, make_images, run
+from tests.finetune.tool_runs import files_in, make_images, run
 from tests.tiny_models import tiny_sd1_folder, tiny_sd1_single_file
 
 PREPARE = "prepare_buckets_latents.py"

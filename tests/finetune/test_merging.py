@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from library.errors import UserError
-from tests.finetune.tools import make_images, run
+from tests.finetune.tool_runs import make_images, run
 
 CAPTIONS, TAGS = "merge_captions_to_metadata.py", "merge_dd_tags_to_metadata.py"
 

@@ -11,7 +11,7 @@ from PIL import Image
 from library.errors import UserError
 from library.preparation.tagger import Tagger, read_labels
 from tests.finetune.tiny_tagger import LABELS, SIDE, cl_tagger, colour_images, wd_tagger
-from tests.finetune.tools import files_in, run
+from tests.finetune.tool_runs import files_in, run
 
 TAG = "tag_images_by_wd14_tagger.py"
 TEXTS = {"red": "red_thing, hero_(series)", "green": "green_thing", "blue": "blue_thing"}

@@ -26,7 +26,7 @@ from library.train.batch_loss import BatchLoss
 from library.types import Batch, BatchPlace, ClassPrompts, Posterior, TextSettings
 from networks import lora
 from tests.reference import preservation as reference
-from tests.tiny_models import tiny_sd1_parts, tiny_sd2_parts, tiny_sdxl_parts
+from tests.tiny_models import tiny_sd1_folder, tiny_sd1_parts, tiny_sd2_parts, tiny_sdxl_parts
 from tests.train.runs import KILL, Strike, Workshop, make_workshop, tensors_hash
 
 MODELS = {
@@ -303,7 +303,9 @@ def test_mistakes(workshop, options, expected):
 @NEEDS_PROCESSES
 def test_the_class_stays_nearer_to_the_base(tmp_path):
     """After the same steps on the same pictures, with and without."""
-    workshop = make_workshop(tmp_path, max_train_steps=12, train_batch_size=5, learning_rate=3e-3, network_dim=4)
+    model = str(tiny_sd1_folder(tmp_path / "model_of_parts"))
+    options = {"max_train_steps": 12, "train_batch_size": 5, "learning_rate": 3e-3, "network_dim": 4}
+    workshop = make_workshop(tmp_path, pretrained_model_name_or_path=model, **options)
     drifts = {}
     for name, options in {"without": {}, "with": {"prior_prediction": True, "class_prompt": "toad", "prior_loss_weight": 3.0}}.items():
         outcome = workshop.train(name, **options)
