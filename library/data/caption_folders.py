@@ -57,11 +57,11 @@ def _find_captions(
     captions: dict[str, str] = {}
     if subset.cache_info:
         listing.index = FolderIndex(path, files)
-        known = listing.index.known
+        sizes = listing.index.sizes
         listing.claimed_sizes = {
-            image_path: known[image].size for image, image_path in zip(folder.images, listing.paths, strict=True) if image in known
+            image_path: sizes[image] for image, image_path in zip(folder.images, listing.paths, strict=True) if image in sizes
         }
-        captions = {image: found.caption for image, found in known.items() if files[image]}
+        captions = {image: caption for image, caption in listing.index.captions.items() if files[image]}
     unread = {image: file for image, file in files.items() if file and image not in captions}
     captions |= _read_captions(dict(zip(unread, within(path, unread.values()), strict=True)), mistakes)
     listing.captions = [captions.get(image) for image in folder.images]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 from library.checkpoint.files import write_text
 from library.data.folders import file_name, within
@@ -15,13 +15,6 @@ from library.data.records import Size
 NAME = "metadata_cache.json"
 _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder().raw_decode
-
-
-class Known(NamedTuple):
-    """What the index knows of an image."""
-
-    size: Size
-    caption: str  # the lines of its caption file; else what was used instead of one
 
 
 class FolderIndex:
@@ -36,21 +29,23 @@ class FolderIndex:
         self._file = folder / NAME
         self._start = within(folder, [""])[0]
         self._stamps = {image: self._stamp(image, caption_file) for image, caption_file in caption_files.items()}
-        self.known: dict[str, Known] = {}  # by the image's file name; what is not in here must be read
+        self.sizes: dict[str, Size] = {}  # by the image's file name; what is not in here must be read
+        self.captions: dict[str, str] = {}  # of the same images: the lines of the caption file; else what was used instead
         self._holds = True  # whether there is nothing else in the file
-        for image, entry in self._entries():
+        for path, entry in self._entries():
+            image = path[len(self._start) :] if path.startswith(self._start) else file_name(path)  # the folder may have been moved
             size, caption = entry.get("resolution"), entry.get("caption")
             is_same = entry.get("stamp") == self._stamps.get(image, "") != ""
             if is_same and _is_size(size) and isinstance(caption, str):
                 width, height = size
-                self.known[image] = Known((width, height), caption)
+                self.sizes[image], self.captions[image] = (width, height), caption
             else:
                 self._holds = False
 
     def write(self, sizes: Mapping[str, Size], captions: Mapping[str, str]) -> str | None:
         """Keep what is known now of the images in `sizes`, by file name; says what went wrong, which is no harm."""
-        is_known = all(self.known.get(image) == (size, captions[image]) for image, size in sizes.items())
-        if is_known and self._holds and len(self.known) == len(sizes):
+        captions = {image: captions[image] for image in sizes}
+        if self._holds and sizes == self.sizes and captions == self.captions:
             return None
         lines = [self._line(image, size, captions[image]) for image, size in sizes.items()]
         try:
@@ -60,7 +55,7 @@ class FolderIndex:
         return None
 
     def _entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What the file says by file name, for the folder may have been moved. A line at a time: it may be large."""
+        """What the file says, by path. A line at a time: it may be large."""
         with suppress(OSError, UnicodeDecodeError), self._file.open(encoding="utf-8") as file:
             for line in file:
                 try:
@@ -69,7 +64,7 @@ class FolderIndex:
                 except ValueError:  # it is the first or the last, damaged, or somebody else's
                     continue
                 if isinstance(path, str) and isinstance(entry, dict):
-                    yield file_name(path), entry
+                    yield path, entry
 
     def _line(self, image: str, size: Size, caption: str) -> str:
         content = {"caption": caption, "resolution": size, "stamp": self._stamps[image]}

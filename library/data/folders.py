@@ -83,6 +83,8 @@ def why_empty(path: Path, folder: Folder) -> str:
 
 def same_names(folder: Folder) -> list[tuple[str, str]]:
     """Pairs of images that differ in their extension alone, and so would share a caption."""
+    if len({image.rpartition(".")[0] for image in folder.images}) == len(folder.images):
+        return []
     by_stem: dict[str, str] = {}
     pairs = []
     for image in folder.images:

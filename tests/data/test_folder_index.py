@@ -190,4 +190,4 @@ def test_a_caption_that_vanishes_between_listing_and_reading_is_not_taken_from_t
     (folder / "0.txt").unlink()
     (folder / "1.png").unlink()
     index = folder_index.FolderIndex(folder, {f"{number}.png": f"{number}.txt" for number in range(3)})
-    assert index.known == {"2.png": ((64, 96), "one 2, two, three, four, five")}
+    assert index.sizes == {"2.png": (64, 96)} and index.captions == {"2.png": "one 2, two, three, four, five"}
