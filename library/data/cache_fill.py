@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +26,6 @@ from library.seeding import torch_generator
 from library.types import Posterior
 
 Encode = Callable[[torch.Tensor, Sequence[str]], Posterior]  # images [B, 3, H, W] float32 in [-1, 1] on the CPU, and their paths
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 MOST_THREADS = 8
 LOOK_AHEAD = 16  # images decoded before they are needed, and entries waiting to be written

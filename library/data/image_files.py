@@ -69,11 +69,6 @@ def read_header(path: str) -> Header:
         return Header(_upright_size(image, file), looks_complete(file, image.format))
 
 
-def read_size(path: str) -> Size:
-    """(width, height) of the upright image, from the header."""
-    return read_header(path).size
-
-
 def check_pixels(path: str) -> Size:
     """Decode the whole image, to find truncated and corrupt data; its upright size."""
     with opened(path) as (file, image):

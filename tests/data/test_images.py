@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from library.data.image_files import EXTENSIONS, BadImage, check_pixels, read_header, read_size
+from library.data.image_files import EXTENSIONS, BadImage, check_pixels, read_header
 from library.data.images import centre_crop, fit_image, read_image, resize
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -53,7 +53,7 @@ def test_exif_orientation(tmp_path, orientation, kind):
     }[orientation](np.asarray(corners()))
     quality = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}, "png": {}}[kind]
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **quality)
-    assert read_size(path) == (40, 20)
+    assert read_header(path).size == (40, 20)
     assert np.abs(read_image(path).astype(int) - np.asarray(corners())).max() <= 3
 
 
@@ -65,14 +65,14 @@ def test_exif_behind_the_pixels_of_a_png(tmp_path):
     content = path.read_bytes()
     end = content.rindex(b"IEND") - 4
     path.write_bytes(content[:end] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + content[end:])
-    assert read_size(str(path)) == (20, 40)
+    assert read_header(str(path)).size == (20, 40)
     assert (read_image(str(path)) == np.rot90(np.asarray(corners()), -1)).all()
 
 
 def test_broken_exif_is_no_reason_to_refuse(tmp_path):
     path = str(tmp_path / "a.jpg")
     corners().save(path, exif=b"Exif\0\0MM\0*\xff\xff\xff\xffgarbage")
-    assert read_size(path) == (40, 20)
+    assert read_header(path).size == (40, 20)
     assert read_image(path).shape == (20, 40, 3)
 
 
@@ -144,7 +144,7 @@ def test_animations_show_their_first_frame(tmp_path, kind):
     path = str(tmp_path / f"a.{kind}")
     frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN, BLUE)]
     frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "webp" else {}))
-    assert read_size(path) == (4, 4)
+    assert read_header(path).size == (4, 4)
     assert (read_image(path) == np.array(RED)).all()
 
 
@@ -163,7 +163,7 @@ def test_avif(tmp_path):
     path = str(tmp_path / "a.avif")
     corners().save(path, quality=100)
     assert ".avif" in EXTENSIONS
-    assert read_size(path) == (40, 20)
+    assert read_header(path).size == (40, 20)
     assert np.abs(read_image(path).astype(int) - np.asarray(corners())).mean() < 12
 
 
@@ -181,7 +181,7 @@ def test_avif(tmp_path):
 def test_bad_headers(tmp_path, content, reason):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    for read in (read_size, read_image, check_pixels):
+    for read in (read_header, read_image, check_pixels):
         with pytest.raises(BadImage) as caught:
             read(str(path))
         assert reason in str(caught.value)
