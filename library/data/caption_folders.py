@@ -23,6 +23,7 @@ def list_captioned(dataset: DatasetSettings, number: int, mistakes: list[str], n
     """The pictures of the folder of this subset, and those that will be drawn into it."""
     subset = dataset.subsets[number]
     path = subset.image_dir or Path()
+    index = FolderIndex(path) if subset.cache_info else None  # which looks at the files from here on
     folder = list_class_folder(path, subset)
     wanted = missing_class_images(folder, path, subset, dataset)
     if not folder.images and not wanted:
@@ -42,7 +43,7 @@ def list_captioned(dataset: DatasetSettings, number: int, mistakes: list[str], n
     if wanted:
         mistakes += check_place(wanted, subset)
         folder = dataclasses.replace(folder, images=sorted([*folder.images, *map(name_of, wanted.missing)]))
-    listing = Listing(number, within(path, folder.images), class_images=wanted)
+    listing = Listing(number, within(path, folder.images), class_images=wanted, index=index)
     _find_captions(listing, folder, path, subset, mistakes, notes)
     if subset.conditioning_data_dir:
         listing.masks = pair_masks(folder.images, subset.conditioning_data_dir, subset, mistakes)
@@ -55,8 +56,8 @@ def _find_captions(
     """The caption of each image: its lines if wildcards choose between them, else the first line; None without a file."""
     files = {image: find_caption(folder, image, subset.caption_extension) for image in folder.images}
     captions: dict[str, str] = {}
-    if subset.cache_info:
-        listing.index = FolderIndex(path, files)
+    if listing.index:
+        listing.index.read(files)
         sizes = listing.index.sizes
         listing.claimed_sizes = {
             image_path: sizes[image] for image, image_path in zip(folder.images, listing.paths, strict=True) if image in sizes

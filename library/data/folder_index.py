@@ -2,17 +2,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from library.checkpoint.files import write_text
+from library.data.folder_stats import FolderStats
 from library.data.folders import file_name, within
 from library.data.records import Size
 
 NAME = "metadata_cache.json"
+_MANY_BYTES = 2_000_000  # of an index of some ten thousand images
 _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder().raw_decode
 
@@ -24,28 +25,32 @@ class FolderIndex:
     believed. An image's stamp tells whether the image and its caption file are still the same.
     """
 
-    def __init__(self, folder: Path, caption_files: Mapping[str, str | None]):
-        """`caption_files`: that of each image, by file name."""
+    def __init__(self, folder: Path):
         self._file = folder / NAME
         self._start = within(folder, [""])[0]
-        self._stamps = {image: self._stamp(image, caption_file) for image, caption_file in caption_files.items()}
+        self._stats = FolderStats(folder, many=_bytes_of(self._file) > _MANY_BYTES)
+        self._stamps: dict[str, str] = {}
         self.sizes: dict[str, Size] = {}  # by the image's file name; what is not in here must be read
         self.captions: dict[str, str] = {}  # of the same images: the lines of the caption file; else what was used instead
         self._holds = True  # whether there is nothing else in the file
-        for path, entry in self._entries():
-            image = path[len(self._start) :] if path.startswith(self._start) else file_name(path)  # the folder may have been moved
-            size, caption = entry.get("resolution"), entry.get("caption")
-            is_same = entry.get("stamp") == self._stamps.get(image, "") != ""
-            if is_same and _is_size(size) and isinstance(caption, str):
-                width, height = size
-                self.sizes[image], self.captions[image] = (width, height), caption
+
+    def read(self, caption_files: Mapping[str, str | None]) -> None:
+        """Take what still holds. `caption_files`: that of each image, by file name."""
+        claims = dict(self._claims())  # first: the files may still be looked at by another process
+        self._stamps = {image: self._stamp(image, caption_file) for image, caption_file in caption_files.items()}
+        self._stats.forget()
+        for image, (size, caption, stamp) in claims.items():
+            if stamp == self._stamps.get(image, "") != "":
+                self.sizes[image], self.captions[image] = size, caption
             else:
                 self._holds = False
 
     def write(self, sizes: Mapping[str, Size], captions: Mapping[str, str]) -> str | None:
-        """Keep what is known now of the images in `sizes`, by file name; says what went wrong, which is no harm."""
-        captions = {image: captions[image] for image in sizes}
-        if self._holds and sizes == self.sizes and captions == self.captions:
+        """Keep what is known now of the images in `sizes`, by file name; says what went wrong, which is no harm.
+
+        `captions` may hold more: of images that could not be read, there is nothing to keep.
+        """
+        if self._holds and sizes == self.sizes and self.captions.items() <= captions.items():
             return None
         lines = [self._line(image, size, captions[image]) for image, size in sizes.items()]
         try:
@@ -53,6 +58,17 @@ class FolderIndex:
         except OSError as error:
             return f"{self._file} cannot be written ({error.strerror}): the next start is as slow as this one"
         return None
+
+    def _claims(self) -> Iterator[tuple[str, tuple[Size, str, str]]]:
+        """What the file says of each image: size, caption, stamp."""
+        for path, entry in self._entries():
+            image = path[len(self._start) :] if path.startswith(self._start) else file_name(path)  # the folder may have been moved
+            size, caption, stamp = entry.get("resolution"), entry.get("caption"), entry.get("stamp")
+            if _is_size(size) and isinstance(caption, str) and isinstance(stamp, str):
+                width, height = size
+                yield image, ((width, height), caption, stamp)
+            else:
+                self._holds = False
 
     def _entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the file says, by path. A line at a time: it may be large."""
@@ -72,14 +88,18 @@ class FolderIndex:
 
     def _stamp(self, image: str, caption_file: str | None) -> str:
         """Of both files bytes and the time of the last change in nanoseconds; "" if one is gone."""
-        try:
-            stat = os.stat(self._start + image)  # noqa: PTH116  (a Path takes longer than the look at the disk)
-            if not caption_file:
-                return f"{stat.st_size} {stat.st_mtime_ns}"
-            caption_stat = os.stat(self._start + caption_file)  # noqa: PTH116
-        except OSError:
-            return ""
-        return f"{stat.st_size} {stat.st_mtime_ns} {caption_file} {caption_stat.st_size} {caption_stat.st_mtime_ns}"
+        stamp = self._stats.of(image)
+        if not caption_file or not stamp:
+            return stamp
+        caption_stamp = self._stats.of(caption_file)
+        return f"{stamp} {caption_file} {caption_stamp}" if caption_stamp else ""
+
+
+def _bytes_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _is_size(value: Any) -> TypeGuard[list[int]]:

@@ -138,19 +138,13 @@ def _record(
     listing: Listing, position: int, subset: SubsetSettings, scan: Scan, assign: Callable[[Size], Assignment]
 ) -> ImageRecord:
     path, caption = listing.paths[position], listing.captions[position]
-    assignment = assign(scan.sizes[path])
-    return ImageRecord(
-        path=path,
-        size=scan.sizes[path],
-        caption=(subset.class_tokens or "") if caption is None else caption,
-        has_caption=caption is not None,
-        subset=listing.subset,
-        is_reg=subset.is_reg,
-        num_repeats=subset.num_repeats,
-        bucket=assignment.bucket,
-        resized=assignment.resized,
-        mask=listing.masks[position] if listing.masks else None,
-    )
+    size = scan.sizes[path]
+    bucket, resized = assign(size)
+    has_caption = caption is not None
+    stored = caption if has_caption else subset.class_tokens or ""
+    mask = listing.masks[position] if listing.masks else None
+    # In the order of the fields: naming ten of them a hundred thousand times takes a third longer.
+    return ImageRecord(path, size, stored, has_caption, listing.subset, subset.is_reg, subset.num_repeats, bucket, resized, mask)
 
 
 def _why_bad(listing: Listing, position: int, scan: Scan, assign: Callable[[Size], Assignment]) -> str | None:
@@ -177,11 +171,10 @@ def _write_index(listing: Listing, subset: SubsetSettings, scan: Scan) -> list[s
     """Keep sizes and captions for the next run, if this subset has an index; what went wrong."""
     if listing.index is None:
         return []
-    future = listing.future_sizes
-    captions = listing.index_captions
-    images = zip(captions, listing.paths, strict=True)
-    sizes = {image: scan.sizes[path] for image, path in images if path in scan.sizes and path not in future}
-    problem = listing.index.write(sizes, captions)
+    future, known = listing.future_sizes, scan.sizes
+    images = zip(listing.index_captions, listing.paths, strict=True)
+    sizes = {image: known[path] for image, path in images if path in known and path not in future}
+    problem = listing.index.write(sizes, listing.index_captions)
     return [f"{subset.where} cache_info: {problem}"] if problem else []
 
 

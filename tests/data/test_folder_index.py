@@ -15,6 +15,12 @@ from tests.data.tiny_datasets import prepare, subset_of, write_image, write_imag
 SIZES = [(96, 64), (64, 64), (64, 96)]
 
 
+@pytest.fixture(autouse=True, params=["small", "large"])
+def looking(request, monkeypatch):
+    """Every test both ways: each file looked at when it is asked for, and all of them by a second process."""
+    monkeypatch.setattr(folder_index, "_MANY_BYTES", {"small": 1 << 40, "large": -1}[request.param])
+
+
 @pytest.fixture
 def folder(tmp_path):
     return write_images(tmp_path / "images", SIZES)
@@ -189,5 +195,6 @@ def test_a_caption_that_vanishes_between_listing_and_reading_is_not_taken_from_t
     known(folder)
     (folder / "0.txt").unlink()
     (folder / "1.png").unlink()
-    index = folder_index.FolderIndex(folder, {f"{number}.png": f"{number}.txt" for number in range(3)})
+    index = folder_index.FolderIndex(folder)
+    index.read({f"{number}.png": f"{number}.txt" for number in range(3)})
     assert index.sizes == {"2.png": (64, 96)} and index.captions == {"2.png": "one 2, two, three, four, five"}
