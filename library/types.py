@@ -70,6 +70,7 @@ class Batch:
     custom_attributes: list[dict[str, Any]] = field(default_factory=list)
     conditioning: Conditioning | None = None  # of the captions, where it is cached
     class_prompts: ClassPrompts | None = None
+    loss_factor: float = 1.0  # 2 with class pictures beside as many others: their loss is the sum of two means, not the mean of all
 
 
 @dataclass(frozen=True)

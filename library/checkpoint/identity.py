@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # A state means nothing under other values of these: its tensors or its place in the data would not fit.
 FIXED_OPTIONS = {
+    "data": ("paired_prior",),
     "training": ("gradient_accumulation_steps", "full_fp16", "full_bf16", "ema"),
     "network": (
         "network_module", "network_dim", "network_alpha", "network_args", "dim_from_weights",

@@ -118,6 +118,15 @@ def _too_late(settings: Settings) -> bool:
     return (begins.initial_step or 0) >= training.max_train_steps
 
 
+def _begins_too_late(option: str, length: str) -> Rule:
+    return Rule(option, lambda s: s.changed(option) and _too_late(s), f"the run would end before it begins ({length})")
+
+
+def _weighs_nothing(option: str) -> Rule:
+    message = "prior_loss_weight = 0 leaves this out; remove one of them"
+    return Rule(option, lambda s: s.changed(option) and not s.data.prior_loss_weight, message)
+
+
 def _timesteps_reversed(settings: Settings) -> bool:
     noise = settings.noise
     return noise.min_timestep is not None and noise.min_timestep > (1000 if noise.max_timestep is None else noise.max_timestep)
@@ -273,11 +282,10 @@ RULES: tuple[Rule, ...] = (
     ),
     _needs("num_class_images", "reg_data_dir", "dataset_config"),
     _needs("class_prompt", "reg_data_dir", "dataset_config", "prior_prediction"),
-    Rule(
-        "prior_prediction",
-        lambda s: s.data.prior_prediction and not s.data.prior_loss_weight,
-        "prior_loss_weight = 0 leaves this out; remove one of them",
-    ),
+    *map(_weighs_nothing, ("paired_prior", "prior_prediction")),
+    _needs("paired_prior", "reg_data_dir", "dataset_config"),
+    _excludes("paired_prior", "dataset_class", "the class makes the batches; remove one of them"),
+    _excludes("paired_prior", "prior_prediction", "they are two ways to keep the class; remove one of them"),
     _excludes("prior_prediction", "dataset_class", "the class makes the captions; it can mark pictures with diff_output_preservation"),
     _needs("conditioning_data_dir", "masked_loss"),
     _needs("dataset_repeats", "dataset_config", "in_json", "conditioning_data_dir"),
@@ -300,16 +308,7 @@ RULES: tuple[Rule, ...] = (
     _needs("save_last_n_steps_state", "save_every_n_steps"),
     _excludes("initial_step", "initial_epoch", "both say where to begin; remove one of them"),
     _needs("skip_until_initial_step", "initial_step", "initial_epoch", "resume"),
-    Rule(
-        "initial_step",
-        lambda s: s.changed("initial_step") and _too_late(s),
-        "the run would end before it begins (max_train_steps)",
-    ),
-    Rule(
-        "initial_epoch",
-        lambda s: s.changed("initial_epoch") and _too_late(s),
-        "the run would end before it begins (max_train_epochs)",
-    ),
+    *map(_begins_too_late, ("initial_step", "initial_epoch"), ("max_train_steps", "max_train_epochs")),
     # the hub
     *(
         _needs(name, "huggingface_repo_id")

@@ -109,6 +109,7 @@ class TrainingDataset(Dataset[Batch]):
         """The batch without pixels or latents."""
         records = [sample.record for sample in samples]
         crops = [crop_top_left(sample.record.size, sample.record.bucket, sample.flipped) for sample in samples]
+        dataset = self._prepared[samples[0].ref.dataset]
         return Batch(
             place=place,
             captions=[self._caption(place, sample) for sample in samples],
@@ -122,9 +123,10 @@ class TrainingDataset(Dataset[Batch]):
             target_sizes_hw=torch.tensor([record.bucket[::-1] for record in records]),
             flipped=[sample.flipped for sample in samples],
             subsets=[record.subset for record in records],
-            network_multiplier=self._prepared[samples[0].ref.dataset].settings.network_multiplier,
+            network_multiplier=dataset.settings.network_multiplier,
             custom_attributes=[sample.subset.custom_attributes for sample in samples],
             class_prompts=self._class_prompts(samples),
+            loss_factor=2.0 if dataset.is_paired else 1.0,
         )
 
     def _class_prompts(self, samples: list[_Sample]) -> ClassPrompts | None:

@@ -12,15 +12,19 @@ Samples = tuple[SampleRef, ...]  # of one batch
 
 
 def epoch_batches(prepared: Sequence[PreparedDataset], seed: int, epoch: int) -> list[Samples]:
-    """The batches of an epoch: each bucket is shuffled and cut up, its last batch may be short; then all are shuffled."""
+    """The batches of an epoch: each bucket is shuffled and cut up, its last batch may be short; then all are shuffled.
+
+    Where images are paired, class pictures follow as many others in each batch.
+    """
     rng = python_random(seed, "order", epoch)
     batches = []
     for number, dataset in enumerate(prepared):
         size = dataset.entries_per_batch
-        for _, entries in sorted(_entries_by_bucket(dataset).items()):
-            rng.shuffle(entries)
-            for start in range(0, len(entries), size):
-                batches.append(tuple(SampleRef(number, entry) for entry in entries[start : start + size]))
+        for _, groups in sorted(_groups_by_bucket(dataset).items()):
+            for entries in groups:
+                rng.shuffle(entries)
+            for start in range(0, len(groups[0]), size):
+                batches.append(tuple(SampleRef(number, entry) for entries in groups for entry in entries[start : start + size]))
     rng.shuffle(batches)
     return batches
 
@@ -43,7 +47,7 @@ class TrainingOrder:
             raise UserError("the datasets hold no image to train on")
         self._micro_steps_per_epoch = _divide_up(self.batches_per_epoch, world_size)
         self.steps_per_epoch = _divide_up(self._micro_steps_per_epoch, accumulation)
-        self._first_position = rank * largest_batch(prepared)
+        self._first_position = rank * max(dataset.samples_per_batch for dataset in prepared if dataset.records)
 
     def places(self, first_step: int, last_step: int) -> Iterator[BatchPlace]:
         """This process's batches of the optimizer steps first_step to last_step, 1-based, both included."""
@@ -75,24 +79,29 @@ class TrainingOrder:
 
 
 def largest_batch(prepared: Sequence[PreparedDataset]) -> int:
-    """The largest batch size; datasets that are all held out do not count."""
+    """The largest batch size, without class pictures beside the others; datasets that are all held out do not count."""
     return max(dataset.settings.batch_size for dataset in prepared if dataset.records)
 
 
 def count_batches(prepared: Sequence[PreparedDataset]) -> int:
     """The number of batches of every epoch over all processes."""
     return sum(
-        _divide_up(len(entries), dataset.entries_per_batch)
+        _divide_up(len(groups[0]), dataset.entries_per_batch)
         for dataset in prepared
-        for entries in _entries_by_bucket(dataset).values()
+        for groups in _groups_by_bucket(dataset).values()
     )
 
 
-def _entries_by_bucket(dataset: PreparedDataset) -> dict[Size, list[int]]:
-    """Numbers of the entries by the size of their bucket, which is the same in every epoch."""
-    buckets: dict[Size, list[int]] = {}
+def _groups_by_bucket(dataset: PreparedDataset) -> dict[Size, list[list[int]]]:
+    """Numbers of the entries by the size of their bucket, which is the same in every epoch.
+
+    They are one group; where images are paired, two groups of the same length: those that are trained, and class pictures.
+    """
+    buckets: dict[Size, list[list[int]]] = {}
     for entry, record_index in enumerate(dataset.entries(epoch=1)):
-        buckets.setdefault(dataset.records[record_index].bucket, []).append(entry)
+        record = dataset.records[record_index]
+        groups = buckets.setdefault(record.bucket, [[], []] if dataset.is_paired else [[]])
+        groups[record.is_reg and dataset.is_paired].append(entry)
     return buckets
 
 

@@ -1,11 +1,11 @@
 """What is known of each image before any pixel is decoded, and which images make up an epoch."""
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from library.data.regularisation import Ring, balanced_rings
+from library.data.regularisation import Ring, balanced_rings, partner_rings
 
 if TYPE_CHECKING:
     from library.config.datasets import DatasetSettings
@@ -49,6 +49,7 @@ class PreparedDataset:
     class_images: list[ClassImages] = field(default_factory=list)  # to be drawn before training; they have records already
     train_entries: list[int] = field(init=False, repr=False)  # a record index for each training image x repeat
     regularisation_rings: list[Ring] = field(init=False, repr=False)
+    is_paired: bool = field(init=False)  # beside each batch stands one of as many regularisation images; held-out images have none
 
     def __post_init__(self) -> None:
         self.train_entries = []
@@ -58,7 +59,12 @@ class PreparedDataset:
                 weights[record.bucket][index] = record.num_repeats
             else:
                 self.train_entries.extend([index] * record.num_repeats)
-        self.regularisation_rings = balanced_rings(weights, len(self.train_entries))
+        self.is_paired = self.settings.paired_prior and bool(weights)
+        if self.is_paired:
+            partners = Counter(self.records[index].bucket for index in self.train_entries)
+            self.regularisation_rings = partner_rings(weights, partners)
+        else:
+            self.regularisation_rings = balanced_rings(weights, len(self.train_entries))
 
     @property
     def absent(self) -> dict[str, str]:
@@ -71,6 +77,11 @@ class PreparedDataset:
     @property
     def entries_per_batch(self) -> int:
         return 1 if self.maker is not None else self.settings.batch_size
+
+    @property
+    def samples_per_batch(self) -> int:
+        """At most, class pictures included."""
+        return self.settings.batch_size * (2 if self.is_paired else 1)
 
     @property
     def regularisation_entry_count(self) -> int:

@@ -31,6 +31,11 @@ def balanced_rings(weights: Mapping[Bucket, Mapping[int, int]], train_entries: i
     return [Ring(slots[bucket], walking_order(weights[bucket])) for bucket in sorted(weights)]
 
 
+def partner_rings(weights: Mapping[Bucket, Mapping[int, int]], train_entries: Mapping[Bucket, int]) -> list[Ring]:
+    """The same for images in pairs: in each bucket a slot for each of its training entries; a bucket without any has no ring."""
+    return [Ring(train_entries[bucket], walking_order(weights[bucket])) for bucket in sorted(weights) if train_entries.get(bucket)]
+
+
 def share_out(weights: Mapping[Bucket, int], total: int) -> dict[Bucket, int]:
     """Whole numbers of at least 1, in proportion to the weights (largest remainders first), with the sum max(total, count)."""
     if not weights:

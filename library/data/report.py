@@ -65,6 +65,7 @@ class DatasetReport:
     captions: CaptionCounts
     train_entries: int
     regularisation_entries: int
+    samples_per_batch: int  # class pictures beside the others included
     skipped: list[tuple[str, str]]  # (path, reason)
     notes: list[str]
     lookalikes: list[Lookalike] | None  # None: nobody compared the images
@@ -131,6 +132,7 @@ def _report_dataset(prepared: PreparedDataset, lookalikes: list[Lookalike] | Non
         captions=captions,
         train_entries=len(prepared.train_entries),
         regularisation_entries=prepared.regularisation_entry_count,
+        samples_per_batch=prepared.samples_per_batch,
         skipped=prepared.skipped,
         notes=[*settings.notes, *prepared.notes],
         lookalikes=None if prepared.maker is not None else lookalikes,
@@ -161,7 +163,8 @@ def _dataset_lines(number: int, report: DatasetReport) -> list[str]:
     ]
     if report.total.regularisation_images:
         images = report.total.regularisation_images
-        lines.append(f"  {images} regularisation images, in turn, {report.regularisation_entries} an epoch")
+        beside = ", as many in each batch as others" if report.samples_per_batch > report.settings["batch_size"] else ""
+        lines.append(f"  {images} regularisation images, in turn, {report.regularisation_entries} an epoch{beside}")
     if report.settings["enable_bucket"]:
         mean_error = report.total.aspect_errors / max(1, report.total.images)
         lines.append(f"  {len(report.buckets)} buckets, mean aspect ratio error {mean_error:.3f}")

@@ -13,6 +13,7 @@ from library.data.caption_folders import list_captioned
 from library.data.class_images import agree_on_sizes
 from library.data.described import list_described
 from library.data.listing import Listing
+from library.data.pairing import pairing_mistakes, pairing_notes
 from library.data.records import ImageRecord, PreparedDataset, Size
 from library.data.scan import Scan, scan_images
 from library.data.validation import held_out, validation_settings
@@ -66,7 +67,7 @@ def _prepare_datasets(datasets: Sequence[DatasetSettings], on_bad_image: str, la
         mistakes.append("mend or remove bad images, or give --on_bad_image skip to train without them")
     for dataset in prepared:
         if not mistakes:
-            mistakes += _lacking(dataset)
+            mistakes += [*_lacking(dataset), *pairing_mistakes(dataset)]
     if not mistakes and not any(dataset.train_entries for dataset in prepared):
         mistakes.append(f"{datasets[0].where}: validation_split holds out every image; leave some to train on")
     if mistakes:
@@ -125,7 +126,9 @@ def _prepare(dataset: DatasetSettings, listings: list[Listing], notes: list[str]
         notes += [*_remarks(listing, subset, scan, len(held), len(usable)), *_write_index(listing, subset, scan)]
     seen = PreparedDataset(validation_settings(dataset), validation) if validation else None
     wanted = [listing.class_images for listing in listings if listing.class_images]
-    return PreparedDataset(dataset, records, skipped, notes, seen, class_images=wanted)
+    prepared = PreparedDataset(dataset, records, skipped, notes, seen, class_images=wanted)
+    notes += pairing_notes(prepared)
+    return prepared
 
 
 def _held_out(records: list[ImageRecord], subset: SubsetSettings) -> set[int]:

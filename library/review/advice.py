@@ -81,7 +81,7 @@ def _on_shapes(number: int, report: DatasetReport) -> Iterator[Advice]:
     if total.cropped_share > MUCH_CROPPED:
         remedy = "Check below that what matters is inside." if settings["enable_bucket"] else "enable_bucket keeps the pictures' shapes."
         yield Advice(False, number, "buckets", f"{total.cropped_share:.0%} of the pictures' area is cropped away on average", remedy)
-    small = [counts for counts in report.buckets.values() if counts.entries < settings["batch_size"]]
+    small = [counts for counts in report.buckets.values() if counts.entries < report.samples_per_batch]
     if small and settings["batch_size"] > 1:
         finding = f"{len(small)} of {len(report.buckets)} buckets cannot fill a batch of {settings['batch_size']}"
         remedy = "Their batches are smaller. A larger bucket_reso_steps, a smaller batch or more repeats make fewer of them."

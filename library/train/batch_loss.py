@@ -23,7 +23,7 @@ from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
 @dataclass
 class BatchLoss:
-    """Callable: a Batch in, the weighted loss of each of its samples [B] out, that of its class prompt included.
+    """Callable: a Batch in, the weighted loss of each of its samples [B] out, that of its class prompt included, times its factor.
 
     `observe` sees the batch, timesteps and losses [B] of the samples themselves.
     """
@@ -44,7 +44,7 @@ class BatchLoss:
         corrupted = self.diffusion.corrupt(latents, draws)
         losses = self._losses(batch, corrupted, self._encode_text(batch))
         self.observe(batch, corrupted.timesteps, losses)
-        return self._with_class_prompts(losses, batch, corrupted)
+        return self._with_class_prompts(losses, batch, corrupted) * batch.loss_factor
 
     @torch.no_grad()
     def at_fixed_timesteps(self, batch: Batch, seed: int) -> Tensor:

@@ -102,6 +102,7 @@ class Plan:
         kept = [file.name for file in self.files() if file.stays]
         parameters = sum(self.family.parameter_counts().values())
         accumulation = training.gradient_accumulation_steps
+        beside = ", and as many class pictures" if any(dataset.is_paired for dataset in self.prepared) else ""
         return [
             *self.report.lines(),
             *(f"note: {note}" for note in self.notes),
@@ -109,7 +110,7 @@ class Plan:
             f"memory: at least {readable_size(self.memory_bytes())} for {parameters / 1e6:.1f} M parameters, pictures on top",
             f"batches per epoch: {self.batches_per_epoch}; optimizer steps per epoch: {length.steps_per_epoch}",
             f"steps: {length.first_step} to {length.last_step}, {length.epochs} epochs; seed {self.seed}",
-            f"effective batch: {self.effective_batch} (batch x {self.world_size} processes x {accumulation} accumulated)",
+            f"effective batch: {self.effective_batch} (batch x {self.world_size} processes x {accumulation} accumulated){beside}",
             *(self.validation.lines() if self.validation else ()),
             f"files kept in {self.output_dir}: {shortened_names(kept)}",
         ]

@@ -28,6 +28,7 @@ NEW = {
     "ema_samples",
     "num_class_images",
     "on_bad_image",
+    "paired_prior",
     "prior_prediction",
     "save_best",
     "token_lr",

@@ -30,7 +30,7 @@ def load_dataset_settings(settings: Settings) -> list[DatasetSettings]:
     _check_that_masks_are_there(datasets, settings)
     if mistakes := [*class_image_mistakes(datasets, settings), *preservation_mistakes(datasets, settings)]:
         raise UserError(*mistakes)
-    return datasets
+    return [dataclasses.replace(dataset, paired_prior=options.paired_prior) for dataset in datasets]
 
 
 def _with_notes(datasets: list[DatasetSettings], settings: Settings) -> list[DatasetSettings]:

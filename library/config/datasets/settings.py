@@ -73,6 +73,7 @@ class DatasetSettings:
     bucket_reso_steps: int = 64
     bucket_no_upscale: bool = False
     network_multiplier: float = 1.0
+    paired_prior: bool = False  # beside each batch stands one of as many regularisation pictures
     resize_interpolation: str | None = None
     subsets: tuple[SubsetSettings, ...] = ()
     where: str = ""

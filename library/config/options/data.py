@@ -114,6 +114,12 @@ class DataOptions:
     prior_loss_weight: float = option(
         1.0, "Weight of regularisation pictures, and of class prompts under prior_prediction, in the loss.", least=0
     )
+    paired_prior: bool = option(
+        False,
+        "The step of the DreamBooth paper: beside each batch stands one of as many class pictures (regularisation pictures), and the "
+        "loss is the mean over the one plus prior_loss_weight times the mean over the other.",
+        scripts=(*NETWORK, *FULL),
+    )
     prior_prediction: bool = option(
         False,
         "Train each picture's class_prompt besides, so that the model goes on to predict what it does without the network. Takes no "
