@@ -3,6 +3,7 @@
 
   python launch.py demo                     train a LoRA on pictures of a frog and show what it has learned
   python launch.py test [pytest options]    run the tests
+  python launch.py serve [options]          serve the training service's web APIs; --help lists the options
   python launch.py doctor                   say what this machine has, what is wrong, and how to mend it
   python launch.py setup                    only set up; with --dev also what the tests need
   python launch.py [options of accelerate launch] train_network.py [options of the script]

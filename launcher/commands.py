@@ -1,8 +1,9 @@
-"""What can be asked of launch.py: demo, test, doctor, setup, or a script."""
+"""What can be asked of launch.py: demo, test, serve, doctor, setup, or a script."""
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from launcher.environment import set_up
 from launcher.training import accelerate_command, train
 
 USER_MISTAKE = 2
-COMMANDS = ("demo", "test", "doctor", "setup")
+COMMANDS = ("demo", "test", "serve", "doctor", "setup")
 
 
 def main(arguments: Sequence[str], usage: str) -> int:
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str], usage: str) -> int:
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
+    if command == "serve":
+        set_up(service=True)
+        return serve(arguments)
     parser = argparse.ArgumentParser(prog=f"launch.py {command}", allow_abbrev=False)
     if command != "doctor":
         parser.add_argument("--torch", metavar="BUILD", help="cpu, cu126, cu130, ...: this build of torch, not the one that fits")
@@ -57,6 +61,21 @@ def demo() -> int:
 
 def test(options: Sequence[str]) -> int:
     return subprocess.run([str(venv_python()), "-m", "pytest", "-n", str(os.cpu_count() or 1), *options], cwd=ROOT).returncode
+
+
+def serve(options: Sequence[str]) -> int:
+    """The service, in the folder where the user is: its data goes there."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    process = subprocess.Popen([str(venv_python()), "-m", "service.serve", *options], env=environment)
+    for name in ("SIGTERM", "SIGHUP"):  # a Ctrl-C in the terminal reaches the service by itself
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, _frame: process.send_signal(number))
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            pass  # it is ending
 
 
 def run_script(arguments: Sequence[str]) -> int:

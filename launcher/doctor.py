@@ -94,7 +94,7 @@ def _examine_environment() -> list[str]:
         return [f"the environment is broken ({line}): delete {VENV}, then python launch.py setup"]
     facts = json.loads(result.stdout.strip().splitlines()[-1])
     _print_facts(facts, installed)
-    outdated = installed != wanted_setup(installed["build"], installed["dev"])
+    outdated = installed != wanted_setup(installed["build"], installed["dev"], installed.get("service", False))
     stale = ["the environment is older than the project: python launch.py setup"] if outdated else []
     return [*stale, *find_problems(facts, gpu)]
 

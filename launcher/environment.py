@@ -52,12 +52,13 @@ REMEDIES = (
 )
 
 
-def set_up(asked: str | None = None, dev: bool = False) -> None:
+def set_up(asked: str | None = None, dev: bool = False, service: bool = False) -> None:
     """Make .venv hold what is wanted; does nothing, in well under a second, when it already does."""
     installed = read_mark()
     dev = dev or installed.get("dev", False)
+    service = service or dev or installed.get("service", False)  # tests test the service, too
     build, reason = _settle_build(asked, installed)
-    if installed == wanted_setup(build, dev):
+    if installed == wanted_setup(build, dev, service):
         return
     check_space(build)
     say(f"build of torch: {build} ({reason})")
@@ -69,8 +70,8 @@ def set_up(asked: str | None = None, dev: bool = False) -> None:
     MARK.unlink(missing_ok=True)  # from here on the environment is neither the old nor the new one
     if (installed.get("torch"), installed.get("build")) != (TORCH, build):
         install_torch(build, is_fresh)
-    run_pip(["install", *(part for name in requirement_files(dev) for part in ("-r", str(ROOT / name)))])
-    MARK.write_text(json.dumps(wanted_setup(build, dev), indent=1), encoding="utf-8")
+    run_pip(["install", *(part for name in requirement_files(dev, service) for part in ("-r", str(ROOT / name)))])
+    MARK.write_text(json.dumps(wanted_setup(build, dev, service), indent=1), encoding="utf-8")
     say(f"the environment is ready: {VENV}")
 
 
@@ -82,14 +83,15 @@ def read_mark() -> dict[str, Any]:
         return {}
 
 
-def wanted_setup(build: str, dev: bool) -> dict[str, Any]:
+def wanted_setup(build: str, dev: bool, service: bool = False) -> dict[str, Any]:
     """What the environment should hold; any change of it leads to a new installation."""
-    digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in requirement_files(dev))).hexdigest()
-    return {"torch": TORCH, "build": build, "dev": dev, "requirements": digest}
+    digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in requirement_files(dev, service))).hexdigest()
+    return {"torch": TORCH, "build": build, "dev": dev, "service": service, "requirements": digest}
 
 
-def requirement_files(dev: bool) -> list[str]:
-    return ["requirements.txt", "requirements-dev.txt"] if dev else ["requirements.txt"]
+def requirement_files(dev: bool, service: bool = False) -> list[str]:
+    more = {"requirements-service.txt": service, "requirements-dev.txt": dev}
+    return ["requirements.txt", *(name for name, is_wanted in more.items() if is_wanted)]
 
 
 def _settle_build(asked: str | None, installed: dict[str, Any]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from library.config.declare import options_of
 from library.config.options import TOPICS
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("library", "networks", "tools", "finetune", "launcher", "benchmarks", "tests", "assets")
+CODE_FOLDERS = ("library", "networks", "service", "tools", "finetune", "launcher", "benchmarks", "tests", "assets")
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 80, 8
 
 # A module may import its own package and what stands in a line above. What shares a line, but for the first, stays apart.
@@ -28,9 +28,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("library.train",),
     ("library.preparation",),
     ("tools", "finetune", "benchmarks"),
+    ("service",),
 )
 LIGHT = ("library.config", "library.errors", "library.seeding", "library.types")  # a mistake is told before anything heavy loads
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "bitsandbytes", "onnxruntime", "cv2", "numpy", "PIL", "rich")
+SERVICE_MAY_IMPORT = ("library.config", "library.errors")  # it starts the scripts as anybody would, and loads no torch
 FORBIDDEN_WORDS = (r"\bTODO\b", r"\bFIXME\b", r"\bXXX\b", r"\bNotImplementedError\b", r"\bassert True\b")
 
 
@@ -222,6 +224,22 @@ def test_an_import_is_hidden_in_a_function_only_to_put_off_what_is_heavy() -> No
 @pytest.mark.parametrize("package", LIGHT)
 def test_the_config_loads_nothing_heavy(package: str) -> None:
     assert [name for name in modules() if f"{name}.".startswith(f"{package}.") and heavy_libraries(name)] == []
+
+
+def test_the_service_stands_beside_the_trainer() -> None:
+    """It knows the options and nothing else of ours; nothing of ours knows it; what is heavy runs as a process of its own."""
+    service = {name: path for name, path in modules().items() if f"{name}.".startswith("service.")}
+    ours = {name.split(".")[0] for name in modules()} - {"service"}
+    read = {f"{name} imports {found.module}": found.module for name, path in service.items() for found in imports(path)}
+    assert service
+    assert [text for text, module in read.items() if module.split(".")[0] in ours and not f"{module}.".startswith(_dotted(SERVICE_MAY_IMPORT))] == []
+    assert [text for text, module in read.items() if module.split(".")[0] in set(HEAVY) - {"PIL"}] == []  # PIL: in a process of its own
+    others = {name: path for name, path in modules().items() if name not in service}
+    assert [name for name, path in others.items() for found in imports(path) if f"{found.module}.".startswith("service.")] == []
+
+
+def _dotted(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in names)
 
 
 # --- one loop, one declaration ---

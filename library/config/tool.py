@@ -46,6 +46,11 @@ def run_tool(options: type[Options], work: Callable[[Options], None], argv: Sequ
 
 def read_tool_options(options: type[Options], argv: Sequence[str]) -> Options:
     """The options that a command line gives; UserError with all of its mistakes."""
+    return options(**read_tool_flags(options, argv))
+
+
+def read_tool_flags(options: type, argv: Sequence[str]) -> dict[str, Any]:
+    """Only what the command line itself says, by name; UserError with all of its mistakes."""
     declared = {entry.name: entry for entry in options_of(options)}
     parsed, leftover = build_parser(options).parse_known_args(argv)
     mistakes = [_leftover_mistake(word, declared) for word in leftover]
@@ -57,7 +62,7 @@ def read_tool_options(options: type[Options], argv: Sequence[str]) -> Options:
             mistakes.append(f"{name if is_positional(declared[name]) else f'--{name}'}: {error}")
     if mistakes:
         raise UserError(*mistakes)
-    return options(**values)
+    return values
 
 
 def build_parser(options: type) -> argparse.ArgumentParser:
@@ -76,8 +81,9 @@ def _add(parser: argparse.ArgumentParser, entry: Option) -> None:
         parser.add_argument(entry.flag, action="store_true", help=help_text)
     else:
         metavar = "{" + ",".join(entry.declared.choices) + "}" if entry.declared.choices else entry.kind.name.upper()
-        shown = "" if entry.default in (None, "") else f" (default: {_shown(entry.default)})"
-        parser.add_argument(entry.flag, metavar=metavar, help=help_text + shown)
+        shown = "" if entry.default in (None, "", ()) else f" (default: {_shown(entry.default)})"
+        nargs = "*" if entry.kind.many else None
+        parser.add_argument(entry.flag, metavar=metavar, nargs=nargs, help=help_text + shown)
     for old, new in OLD_NAMES.items():
         if new == entry.name:
             parser.add_argument(f"--{old}", dest=new, help=argparse.SUPPRESS)
@@ -88,7 +94,7 @@ def _shown(default: Any) -> str:
     return repr(text) if text != text.strip() else text
 
 
-def _value(entry: Option, written: str) -> Any:
+def _value(entry: Option, written: str | Sequence[str]) -> Any:
     if is_positional(entry) and not written:
         raise ValueError("this is empty")
     return value_from_flag(entry, written)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,11 +49,25 @@ def test_a_script_keeps_its_options_and_the_working_folder(started: dict[str, An
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["dmeo"], "'dmeo' is none of demo, test, doctor, setup"), (["train_netwrok.py"], "there is no script train_netwrok.py")],
+    [(["dmeo"], "'dmeo' is none of demo, test, serve, doctor, setup"), (["train_netwrok.py"], "there is no script train_netwrok.py")],
 )
 def test_what_is_not_understood(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main(arguments, "") == 2
     assert said in capsys.readouterr().out
+
+
+def test_serve_starts_the_service_where_the_user_is(tmp_path: Path) -> None:
+    """Its data goes there; its exit code and its words come through."""
+    (tmp_path / "tadpole-data").mkdir()
+    (tmp_path / "tadpole-data/service.toml").write_text("prot = 1", encoding="utf-8")
+    start = (
+        "import sys; from launcher import commands; commands.set_up = lambda service: None; "
+        "commands.venv_python = lambda: sys.executable; sys.exit(commands.main(['serve', '--port', '0'], ''))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", start], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.strip() == 'error: tadpole-data/service.toml, prot: unknown setting; did you mean "port"?'
 
 
 def test_an_unknown_option_is_a_mistake(started: dict[str, Any]) -> None:

@@ -105,6 +105,7 @@ def test_a_failed_pip_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of requirement files, on a Linux machine without a GPU."""
     (tmp_path / "requirements.txt").write_text("torch\n", encoding="utf-8")
+    (tmp_path / "requirements-service.txt").write_text("fastapi\n", encoding="utf-8")
     (tmp_path / "requirements-dev.txt").write_text("pytest\n", encoding="utf-8")
     venv = tmp_path / ".venv"
     monkeypatch.setattr(environment, "ROOT", tmp_path)
@@ -138,7 +139,8 @@ TORCH_CPU = "install torch==2.13.0 --index-url https://download.pytorch.org/whl/
 TORCH_CUDA = "install torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
 UNINSTALL = "uninstall --yes torch"  # pip takes any build of the right version for the one that is wanted
 PACKAGES = "install -r requirements.txt"
-DEV_PACKAGES = "install -r requirements.txt -r requirements-dev.txt"
+SERVICE_PACKAGES = "install -r requirements.txt -r requirements-service.txt"
+DEV_PACKAGES = "install -r requirements.txt -r requirements-service.txt -r requirements-dev.txt"
 
 
 def after(actions: list[str], action: Callable[[], None]) -> list[str]:
@@ -156,8 +158,18 @@ def test_tests_need_more_and_what_is_there_stays(done: list[str], place: Path) -
     set_up()
     assert after(done, lambda: set_up(dev=True)) == [DEV_PACKAGES]
     assert after(done, set_up) == []  # what the tests need is no reason to install again
+    assert after(done, lambda: set_up(service=True)) == []  # and holds what the service needs
     (place / "requirements.txt").write_text("torch\nsafetensors\n", encoding="utf-8")
     assert after(done, set_up) == [DEV_PACKAGES]
+
+
+def test_the_service_needs_more_and_it_stays(done: list[str], place: Path) -> None:
+    set_up()
+    assert after(done, lambda: set_up(service=True)) == [SERVICE_PACKAGES]
+    assert after(done, set_up) == []
+    (place / "requirements-service.txt").write_text("fastapi\nuvicorn\n", encoding="utf-8")
+    assert after(done, set_up) == [SERVICE_PACKAGES]
+    assert after(done, lambda: set_up(dev=True)) == [DEV_PACKAGES]
 
 
 def test_another_build_replaces_the_first_and_is_kept(done: list[str]) -> None:

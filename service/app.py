@@ -1,0 +1,95 @@
+"""The web application: health, errors, limits, and the views."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from service.health import metrics
+from service.idempotency import IdempotentRequests
+from service.limits import HEADERS, LimitedBodies, SafeHeaders
+from service.problems import Problem, of_status, of_validation, problem_response
+from service.services import Services, make_services, services_of
+from service.settings import ServiceSettings
+
+ROUTERS: tuple[APIRouter, ...] = ()  # of the views
+log = logging.getLogger("service")
+health = APIRouter(include_in_schema=False)
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """The service, ready to be served; what works in the background starts with the server (the application's lifespan)."""
+    services = make_services(settings)
+    app = FastAPI(title="Tadpole training service", lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app.state.services = services
+    app.add_exception_handler(Problem, _tell_problem)
+    app.add_exception_handler(RequestValidationError, _tell_validation)
+    app.add_exception_handler(HTTPException, _tell_status)
+    app.add_exception_handler(Exception, _tell_crash)
+    app.add_middleware(IdempotentRequests, services=services)
+    app.add_middleware(LimitedBodies, services=services)
+    app.add_middleware(SafeHeaders)
+    for router in (health, *ROUTERS):
+        app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.services.database.close()
+
+
+def _tell_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_response(error)
+
+
+def _tell_validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem_response(of_validation(error))
+
+
+def _tell_status(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = problem_response(of_status(error.status_code, error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _tell_crash(request: Request, error: Exception) -> Response:
+    """Ours, not the client's: the log has what happened, the answer only that it did."""
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    answer = problem_response(Problem(500, "Internal error", "the service made a mistake; its log says which"))
+    answer.headers.update(HEADERS)  # this answer is made outside of all middleware
+    return answer
+
+
+@health.get("/healthz")
+def alive() -> PlainTextResponse:
+    return PlainTextResponse("ok\n")
+
+
+@health.get("/readyz")
+def ready(services: Annotated[Services, Depends(services_of)]) -> Response:
+    """Whether requests can be served: 503 says what stands in the way."""
+    try:
+        with services.database.reading() as session:
+            session.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        return JSONResponse({"ready": False, "reason": f"the database does not answer: {type(error).__name__}"}, 503)
+    return JSONResponse({"ready": True})
+
+
+@health.get("/metrics")
+def figures(services: Annotated[Services, Depends(services_of)]) -> PlainTextResponse:
+    return PlainTextResponse(metrics(services.database), media_type="text/plain; version=0.0.4")

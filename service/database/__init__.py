@@ -1,0 +1,1 @@
+"""What the service remembers: tables, the engine, and how older databases become newer ones."""

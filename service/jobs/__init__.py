@@ -1,0 +1,1 @@
+"""Jobs: their states, the board on which they stand, and the worker that drives them."""

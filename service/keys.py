@@ -1,0 +1,174 @@
+"""API keys: `tadpole_<id>_<secret>`, of which only the SHA-256 is stored; who calls, and what they may do."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import select, update
+
+from service.database.engine import Database
+from service.database.tables import ApiKey, AuditEntry, Project
+from service.identifiers import new_id, new_secret
+from service.problems import Problem, not_found
+from service.throttle import Throttle
+
+SCOPES = ("read", "train", "admin")
+FIRST_PROJECT = "default"
+SECRET_LENGTH = 43  # characters of base 62: 32 bytes
+LONGEST_IDEMPOTENCY_KEY = 255
+USE_NOTED_AFTER = 60.0  # seconds: `last_used_at` is no more exact than this
+ANONYMOUS_CALLS_PER_MINUTE = 60  # with wrong keys, by address
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request. `idempotency_key` is the request's own: what it creates is created once."""
+
+    project_id: str
+    key_id: str
+    scopes: frozenset[str]
+    idempotency_key: str | None = None
+
+    def require(self, scope: str) -> None:
+        if scope not in self.scopes:
+            raise Problem(403, "Forbidden", f'this key may not do that: it lacks the scope "{scope}"')
+
+
+class Keys:
+    """The keys of all projects."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time):
+        self._database, self._clock = database, clock
+
+    def any_exist(self) -> bool:
+        with self._database.reading() as session:
+            return session.scalar(select(ApiKey.id).where(ApiKey.revoked_at.is_(None)).limit(1)) is not None
+
+    def project(self, name: str) -> str:
+        """The id of the project of this name, made if there is none."""
+        with self._database.writing() as session:
+            found = session.scalar(select(Project.id).where(Project.name == name))
+            if found is None:
+                found = new_id()
+                session.add(Project(id=found, name=name, created_at=self._clock()))
+            return found
+
+    def project_name(self, project_id: str) -> str:
+        with self._database.reading() as session:
+            return session.scalars(select(Project.name).where(Project.id == project_id)).one()
+
+    def create(self, project_id: str, name: str, scopes: Sequence[str] = SCOPES, expires_at: float | None = None) -> str:
+        """A new key as text: nobody can ask for it again."""
+        unknown = sorted(set(scopes) - set(SCOPES))
+        if unknown:
+            raise Problem(422, "Unknown scope", f'there is no scope "{unknown[0]}"; write {", ".join(SCOPES)}', field="scopes")
+        key_id = new_id(10)
+        key = f"tadpole_{key_id}_{new_secret(SECRET_LENGTH)}"
+        with self._database.writing() as session:
+            session.add(
+                ApiKey(
+                    id=key_id, project_id=project_id, name=name, digest=_digest(key), scopes=list(scopes),
+                    created_at=self._clock(), expires_at=expires_at,
+                )
+            )  # fmt: skip
+            session.add(AuditEntry(time=self._clock(), project_id=project_id, action="key created", subject_id=key_id, details={}))
+        return key
+
+    def listed(self, project_id: str) -> Sequence[ApiKey]:
+        with self._database.reading() as session:
+            return session.scalars(select(ApiKey).where(ApiKey.project_id == project_id).order_by(ApiKey.created_at)).all()
+
+    def revoke(self, project_id: str, key_id: str) -> None:
+        """From the next request on, the key opens nothing."""
+        with self._database.writing() as session:
+            mine = (ApiKey.id == key_id, ApiKey.project_id == project_id)
+            revoked = update(ApiKey).where(*mine, ApiKey.revoked_at.is_(None)).values(revoked_at=self._clock()).returning(ApiKey.id)
+            key = session.scalar(revoked)
+            if key is None and session.scalar(select(ApiKey.id).where(*mine)) is None:
+                raise not_found(f"key {key_id}")
+            session.add(AuditEntry(time=self._clock(), project_id=project_id, action="key revoked", subject_id=key_id, details={}))
+
+    def check(self, key: str) -> Caller | None:
+        """Whose key this is, if it is one that opens anything now."""
+        parts = key.split("_")
+        if len(parts) != 3 or parts[0] != "tadpole":
+            return None
+        now = self._clock()
+        with self._database.reading() as session:
+            found = session.get(ApiKey, parts[1])
+        if found is None or not hmac.compare_digest(found.digest, _digest(key)):
+            return None
+        if found.revoked_at is not None or (found.expires_at is not None and found.expires_at <= now):
+            return None
+        if found.last_used_at is None or now - found.last_used_at > USE_NOTED_AFTER:
+            with self._database.writing() as session:
+                session.execute(update(ApiKey).where(ApiKey.id == found.id).values(last_used_at=now))
+        return Caller(found.project_id, found.id, frozenset(found.scopes))
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_in(header: str) -> str:
+    """The key in an Authorization header: `Bearer K`, `Token K` or `K`."""
+    kind, _, rest = header.strip().partition(" ")
+    return rest.strip() if rest and kind.lower() in ("bearer", "token") else header.strip()
+
+
+@dataclass
+class Door:
+    """Lets requests in: by key, no faster than allowed."""
+
+    keys: Keys
+    creates: Throttle
+    calls: Throttle
+    strangers: Throttle
+
+    def open(self, request: Request) -> Caller:
+        header = request.headers.get("authorization", "")
+        address = request.client.host if request.client else ""
+        _slow_down(self.strangers.wait(address))
+        caller = self.keys.check(key_in(header)) if header else None
+        if caller is None:
+            self.strangers.take(address)
+            reason = "this API key is unknown, expired or revoked" if header else "send your API key as Authorization: Bearer KEY"
+            raise Problem(401, "Unauthenticated", reason)
+        _slow_down((self.creates if request.method == "POST" else self.calls).take(caller.key_id))
+        written = request.headers.get("idempotency-key")
+        if written is not None and not 0 < len(written) <= LONGEST_IDEMPOTENCY_KEY:
+            raise Problem(400, "Bad Idempotency-Key", f"an Idempotency-Key has 1 to {LONGEST_IDEMPOTENCY_KEY} characters")
+        return Caller(caller.project_id, caller.key_id, caller.scopes, written)
+
+
+def _slow_down(seconds: float) -> None:
+    if seconds > 0:
+        detail = f"Request was throttled. Your rate limit resets in ~{max(1, round(seconds))}s."
+        raise Problem(429, "Too many requests", detail, retry_after=seconds)
+
+
+def caller(request: Request) -> Caller:
+    """Who calls; 401 if nobody knows them. May the caller do it? `needs("train")`."""
+    door: Door = request.app.state.services.door
+    return door.open(request)
+
+
+def needs(scope: str) -> Callable[[Caller], Caller]:
+    """A dependency: the caller, who has this scope."""
+
+    def dependency(who: Annotated[Caller, Depends(caller)]) -> Caller:
+        who.require(scope)
+        return who
+
+    return dependency
+
+
+Reader = Annotated[Caller, Depends(needs("read"))]
+Trainer = Annotated[Caller, Depends(needs("train"))]
+Admin = Annotated[Caller, Depends(needs("admin"))]

@@ -1,0 +1,39 @@
+"""What the parts of the service share: made once from the settings, handed to views and workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from service.database.engine import Database
+from service.jobs.board import JobBoard
+from service.keys import ANONYMOUS_CALLS_PER_MINUTE, Door, Keys
+from service.settings import ServiceSettings
+from service.throttle import Throttle
+from service.webhooks.outbox import Outbox
+
+
+@dataclass
+class Services:
+    settings: ServiceSettings
+    database: Database
+    keys: Keys
+    door: Door
+    outbox: Outbox
+    board: JobBoard
+
+
+def make_services(settings: ServiceSettings) -> Services:
+    """Opens the database, and brings it up to date."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = Database(settings.database)
+    database.upgrade()
+    keys, outbox = Keys(database), Outbox()
+    door = Door(keys, Throttle(settings.creates_per_minute), Throttle(settings.calls_per_minute), Throttle(ANONYMOUS_CALLS_PER_MINUTE))
+    return Services(settings, database, keys, door, outbox, JobBoard(database, outbox, settings.queued_jobs_per_project))
+
+
+def services_of(request: Request) -> Services:
+    """A dependency of views: `services: Annotated[Services, Depends(services_of)]`."""
+    return request.app.state.services

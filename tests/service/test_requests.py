@@ -1,0 +1,146 @@
+"""What every request meets: health, errors in one form, limits, idempotency."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+from sqlalchemy import delete
+
+from service.database.engine import Database
+from service.database.tables import IdempotencyRecord
+from service.jobs.board import NewJob
+from service.keys import Trainer
+from service.problems import FieldMistake, Problem, invalid
+from service.services import Services
+
+
+@pytest.fixture
+def calls(app: FastAPI) -> list[Any]:
+    """What reached the routes of this test."""
+    seen: list[Any] = []
+
+    @app.post("/echo")
+    async def echo(request: Request) -> dict[str, Any]:
+        body = await request.body()
+        seen.append(body)
+        return {"length": len(body), "call": len(seen)}
+
+    @app.post("/typed")
+    def typed(count: int) -> int:
+        return count
+
+    @app.post("/crash")
+    def crash() -> None:
+        seen.append("crash")
+        raise KeyError("secret")
+
+    @app.post("/refuse")
+    def refuse() -> None:
+        seen.append("refuse")
+        raise invalid([FieldMistake("input.seed", "too large"), FieldMistake("input.steps", "missing")])
+
+    @app.post("/jobs")
+    def jobs(caller: Trainer) -> str:
+        services: Services = app.state.services
+        return services.board.create(caller, NewJob("replicate")).id
+
+    return seen
+
+
+def test_health(client: TestClient, app: FastAPI) -> None:
+    assert client.get("/healthz").text == "ok\n"
+    assert client.get("/readyz").json() == {"ready": True}
+    assert 'tadpole_jobs{state="queued"} 0' in client.get("/metrics").text
+
+
+def test_a_database_that_is_gone_is_not_ready(client: TestClient, services: Services) -> None:
+    services.database.close()
+    services.database = Database("postgresql+psycopg://127.0.0.1:1/nothing")
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "OperationalError" in answer.json()["reason"]
+
+
+def test_errors_have_one_form(client: TestClient, calls: list[Any]) -> None:
+    assert client.get("/nowhere").json() == {"title": "Not Found", "detail": "Not Found", "status": 404, "message": "Not Found"}
+    assert client.get("/echo").status_code == 405
+    answer = client.post("/typed", params={"count": "x"})
+    assert answer.status_code == 422
+    assert answer.json()["invalid_fields"][0]["field"] == "count"
+    answer = client.post("/refuse")
+    assert [entry["field"] for entry in answer.json()["invalid_fields"]] == ["input.seed", "input.steps"]
+    assert answer.json()["detail"] == "input.seed: too large; input.steps: missing"
+
+
+def test_a_crash_tells_nothing_of_the_inside(client: TestClient, calls: list[Any]) -> None:
+    answer = client.post("/crash")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_bodies_are_limited_with_and_without_a_length(client: TestClient, calls: list[Any]) -> None:
+    assert client.post("/echo", content=b"x" * 2**22).json()["length"] == 2**22
+    assert client.post("/echo", content=b"x" * (2**22 + 1)).status_code == 413
+    pieces = (b"x" * 2**20 for _ in range(5))
+    answer = client.post("/echo", content=pieces)
+    assert (answer.status_code, answer.json()["detail"]) == (413, "this request is larger than 4 MiB")
+    pieces = (b"x" * 2**20 for _ in range(5))
+    assert client.post("/echo", content=pieces, headers={"Idempotency-Key": "a"}).status_code == 413
+    assert len(calls) == 1
+
+
+def test_the_same_post_is_done_once(client: TestClient, calls: list[Any]) -> None:
+    first = client.post("/echo", content=b"a" * (2**21 + 7), headers={"Idempotency-Key": "k"})
+    second = client.post("/echo", content=b"a" * (2**21 + 7), headers={"Idempotency-Key": "k"})
+    assert first.json() == second.json() == {"length": 2**21 + 7, "call": 1}
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert client.post("/echo", content=b"a", headers={"Idempotency-Key": "other"}).json()["call"] == 2
+    assert len(calls) == 2
+
+
+def test_a_key_stands_for_one_request(client: TestClient, calls: list[Any]) -> None:
+    client.post("/echo", content=b"a", headers={"Idempotency-Key": "k"})
+    assert client.post("/echo", content=b"b", headers={"Idempotency-Key": "k"}).status_code == 422
+    assert client.post("/echo?x=1", content=b"a", headers={"Idempotency-Key": "k"}).status_code == 422
+    assert len(calls) == 1
+
+
+def test_refusals_are_repeated_and_crashes_are_tried_again(client: TestClient, calls: list[Any]) -> None:
+    for _ in range(2):
+        assert client.post("/refuse", headers={"Idempotency-Key": "r"}).status_code == 422
+        assert client.post("/crash", headers={"Idempotency-Key": "c"}).status_code == 500
+    assert calls == ["refuse", "crash", "crash"]
+
+
+def test_keys_of_others_are_others(client: TestClient, calls: list[Any], services: Services) -> None:
+    client.post("/echo", content=b"a", headers={"Idempotency-Key": "k"})
+    key = services.keys.create(services.keys.project("other"), "other")
+    answer = client.post("/echo", content=b"a", headers={"Idempotency-Key": "k", "Authorization": key})
+    assert answer.json()["call"] == 2
+
+
+def test_a_job_is_made_once_though_the_answer_was_lost(client: TestClient, calls: list[Any], services: Services) -> None:
+    first = client.post("/jobs", headers={"Idempotency-Key": "k"}).json()
+    with services.database.writing() as session:
+        session.execute(delete(IdempotencyRecord))
+    assert client.post("/jobs", headers={"Idempotency-Key": "k"}).json() == first
+    assert client.post("/jobs").json() != first
+
+
+def test_a_request_that_is_being_worked_on_is_not_begun_again(client: TestClient, calls: list[Any], app: FastAPI) -> None:
+    inner: list[int] = []
+
+    @app.post("/slow")
+    def slow() -> str:
+        inner.append(client.post("/slow", headers={"Idempotency-Key": "k"}).status_code)
+        return "done"
+
+    assert client.post("/slow", headers={"Idempotency-Key": "k"}).json() == "done"
+    assert inner == [409]
+
+
+def test_a_problem_can_ask_for_patience() -> None:
+    assert Problem(429, "Slow", "slow", retry_after=0.2).headers == {"Retry-After": "1"}
