@@ -1,0 +1,47 @@
+"""How a job ended: its exit code, and one line that says why. Standard library only."""
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+STOPPED_CODES = (130, 143)  # after SIGINT and SIGTERM
+USER_MISTAKE_CODE = 2
+LOG_END_BYTES = 1 << 16
+NO_MEMORY = (b"OutOfMemoryError", b"CUDA out of memory", b"not enough memory: you tried to allocate", b"\nMemoryError")
+
+
+def exit_code_of(code: int, status_file: Path) -> int:
+    """The code of the training where a launcher stands before it: of a process that failed, else of one that was stopped."""
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = status_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    exits = [int(line[5:]) for line in lines if line.startswith("exit ") and line[5:].isdecimal()]
+    failed = [exit_code for exit_code in exits if exit_code not in (0, *STOPPED_CODES)]
+    if failed:
+        return failed[0]
+    processes = sum(1 for line in lines if line.startswith("pid "))
+    return max(exits) if exits and len(exits) == processes else code
+
+
+def explanation(code: int, log: Path) -> str:
+    """Why it ended with this code, in one line; empty for 0."""
+    if code == 0:
+        return ""
+    if any(text in end_of(log) for text in NO_MEMORY):
+        return "memory is used up: a smaller batch or resolution, or a larger machine, would help"
+    if code == USER_MISTAKE_CODE:
+        return "a mistake in what it was given: the end of its log says which"
+    if code == 128 + 9:
+        return "killed by SIGKILL, as the system does when memory is used up"
+    with suppress(ValueError):
+        return f"killed by {signal.Signals(code - 128).name}" if code > 128 else f"it failed with exit code {code}"
+    return f"it failed with exit code {code}"
+
+
+def end_of(log: Path) -> bytes:
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_END_BYTES))
+        return file.read()
+    return b""

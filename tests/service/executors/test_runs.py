@@ -1,0 +1,88 @@
+"""The parts of a run that no other test sees: its command with several processes, its ending, its files."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from library.errors import UserError
+from service.executors.base import Status
+from service.executors.choose import make_executor, slots_of
+from service.executors.ending import exit_code_of, explanation
+from service.executors.local import LocalExecutor
+from service.executors.nodes import MAIN_ADDRESS, on_this_node
+from service.settings import ServiceSettings
+from tests.service.executors.jobs import record, shell
+
+ONE_OF_TWO = "--num_processes 4 --num_machines 2 --multi_gpu --mixed_precision no --dynamo_backend no"
+
+
+def test_one_process_is_started_as_it_is(tmp_path: Path) -> None:
+    spec = shell(tmp_path, "true")
+    assert on_this_node(spec) == list(spec.argv)
+
+
+def test_several_processes_are_started_by_accelerate(tmp_path: Path) -> None:
+    spec = shell(tmp_path, "", processes=2)._replace(argv=("/bin/python", "train.py", "--seed", "1"))
+    expected = "/bin/python -m accelerate.commands.launch --quiet --num_processes 2 --num_machines 1 --multi_gpu"
+    assert " ".join(on_this_node(spec)) == f"{expected} --mixed_precision no --dynamo_backend no train.py --seed 1"
+
+
+def test_each_node_is_told_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MAIN_ADDRESS, "fd00::1:4711")
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    spec = shell(tmp_path, "", processes=2, nodes=2)._replace(argv=("/bin/python", "train.py"))
+    place = "--machine_rank 1 --main_process_ip fd00::1 --main_process_port 4711 --rdzv_backend c10d --same_network"
+    assert " ".join(on_this_node(spec)).endswith(f"{ONE_OF_TWO} {place} train.py")
+
+
+@pytest.mark.parametrize(
+    ("status", "launcher", "code"),
+    [
+        ("", 1, 1),
+        ("pid 1\nexit 0\n", 1, 0),
+        ("pid 1\npid 2\nexit 0\n", 1, 1),  # one of them was killed
+        ("pid 1\npid 2\nexit 143\nexit 2\n", 1, 2),
+        ("pid 1\npid 2\nexit 143\nexit 0\n", 1, 143),
+        ("exit x\nexit \npid 1\n\0", 4, 4),  # a job may write anything there
+    ],
+)
+def test_the_code_of_the_training(tmp_path: Path, status: str, launcher: int, code: int) -> None:
+    (tmp_path / "status").write_text(status, encoding="utf-8")
+    assert exit_code_of(launcher, tmp_path / "status") == code
+
+
+def test_codes_beyond_signals_are_told_too(tmp_path: Path) -> None:
+    assert explanation(250, tmp_path / "no.log") == "it failed with exit code 250"
+
+
+def test_what_is_to_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    spec = shell(tmp_path, "true", readable=(tmp_path,), hidden=(tmp_path, tmp_path), device="0,1", network=True, environment={"A": "ü"})
+    record(tmp_path, spec).write_spec(spec)
+    record(tmp_path, spec).write_spec(spec._replace(stage="training", device="2"))  # the first word counts
+    assert record(tmp_path, spec).spec() == spec
+
+
+def test_how_it_ended_can_be_written_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = record(tmp_path, shell(tmp_path, "true"))
+    own.folder.mkdir(parents=True)
+    assert own.claim(pid=1)
+    occupied = sum(path.stat().st_size for path in own.folder.iterdir())
+    own.write_exit(Status("ended", 3, "ü" * 5000, "here"))
+    assert sum(path.stat().st_size for path in own.folder.iterdir()) == occupied
+    assert own.exit() == ("ended", 3, "ü" * 500, "here")
+
+
+def test_the_settings_name_the_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(make_executor(ServiceSettings(data_dir=tmp_path)), LocalExecutor)
+    monkeypatch.setitem(sys.modules, "ray.job_submission", None)
+    with pytest.raises(UserError, match=r'pip install "ray\[default\]"'):
+        make_executor(ServiceSettings(data_dir=tmp_path, executor="ray"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="install slurm-client"):
+        make_executor(ServiceSettings(data_dir=tmp_path, executor="slurm"))
+
+
+def test_the_settings_name_the_slots(tmp_path: Path) -> None:
+    assert slots_of(ServiceSettings(data_dir=tmp_path, devices=("2", "3"))).take(["2"]) == "3"
