@@ -71,6 +71,7 @@ class Job(Base):
     owner: Mapped[str | None]  # the worker that drives it
     host: Mapped[str | None]  # the machine on which local processes of it may run
     lease_expires_at: Mapped[float | None]
+    device: Mapped[str | None]  # the slot of that machine that it has taken
     handle: Mapped[str | None]  # the executor's, of the stage that runs
     attempt: Mapped[int]  # submissions of the stage that runs
     restarts: Mapped[int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, text, update
@@ -19,15 +19,21 @@ CLAIM_LOCK = 7_233_676_538  # any number: one claim at a time keeps the caps exa
 _RETURNED = {"synchronize_session": False, "populate_existing": True}
 
 
+Choose = Callable[[Sequence[str]], "str | None"]
+
+
 class Driver:
-    """The board as one worker sees it. `owner` is unique to the process, `host` to the boot of the machine."""
+    """The board as one worker sees it. `owner` is the name of its process, `host` that of its machine."""
 
     def __init__(self, board: JobBoard, owner: str, host: str, running_per_project: int = 0):
         self.board, self.owner, self.host = board, owner, host
         self._running_per_project = running_per_project
 
-    def claim(self) -> Job | None:
-        """The next job that waits: highest priority, then longest wait, of a project that may run one more."""
+    def claim(self, choose: Choose = lambda taken: "") -> Job | None:
+        """The next job that waits: highest priority, then longest wait, of a project that may run one more.
+
+        `choose` names a device that is not among those of this machine that are taken; None: all are.
+        """
         waiting, other = aliased(Job), aliased(Job)
         candidate = select(waiting.id).where(waiting.state == QUEUED)
         if self._running_per_project:
@@ -38,7 +44,11 @@ class Driver:
         now = self.board.clock()
         with self.board.database.writing() as session:
             self._lock(session)
-            values = {"state": PREPARING, "started_at": now, "attempt": 0, "handle": None, **self._lease(now)}
+            taken = session.scalars(select(Job.device).where(Job.state.in_(STAGES), Job.host == self.host)).all()
+            device = choose([name for name in taken if name])
+            if device is None:
+                return None
+            values = {"state": PREPARING, "started_at": now, "attempt": 0, "handle": None, "device": device or None, **self._lease(now)}
             job = self._take(session, candidate.scalar_subquery(), values, Job.state == QUEUED)
             if job is not None:
                 self.board.started(session, job)
@@ -61,17 +71,33 @@ class Driver:
         with self.board.database.writing() as session:
             return len(session.execute(mine, execution_options=_RETURNED).all())
 
-    def release(self, job_ids: Sequence[str]) -> None:
-        """Leave jobs, whose processes run on, to whoever comes next: this service is stopping."""
+    def release(self) -> None:
+        """Leave this worker's jobs, whose processes run on, to whoever comes next: the service is stopping."""
+        self._let_go(Job.owner == self.owner)
+
+    def disown(self, is_dead: Callable[[str], bool]) -> None:
+        """Free the jobs of workers of this machine that are dead, before their lease ends."""
+        with self.board.database.reading() as session:
+            here = select(Job.owner).where(Job.state.in_(STAGES), Job.host == self.host, Job.owner.is_not(None)).distinct()
+            dead = [owner for owner in session.scalars(here) if owner is not None and owner != self.owner and is_dead(owner)]
+        if dead:
+            self._let_go(Job.owner.in_(dead))
+
+    def _let_go(self, condition: ColumnElement[bool]) -> None:
+        released = update(Job).where(condition, Job.state.in_(STAGES)).values(lease_expires_at=None, owner=None)
         with self.board.database.writing() as session:
-            mine = update(Job).where(Job.id.in_(job_ids), Job.owner == self.owner)
-            session.execute(mine.values(lease_expires_at=None, owner=None), execution_options=_RETURNED)
+            session.execute(released, execution_options={"synchronize_session": False})
 
     def change(self, job_id: str, **values: Any) -> Job | None:
         """Write down `handle`, `attempt`, `restarts`, `progress` or `warnings`; None: the job is not this worker's any more."""
         mine = update(Job).where(Job.id == job_id, Job.owner == self.owner, Job.state.in_(STAGES)).values(**values).returning(Job)
         with self.board.database.writing() as session:
             return session.scalar(mine, execution_options=_RETURNED)
+
+    def mine(self, job_id: str) -> Job | None:
+        """The job, if this worker has it and it is not over."""
+        with self.board.database.reading() as session:
+            return session.scalar(select(Job).where(Job.id == job_id, Job.owner == self.owner, Job.state.in_(STAGES)))
 
     def advance(self, job: Job, to_state: str, **changes: Any) -> bool:
         return self.board.advance(job.id, job.state, to_state, self.owner, **changes)
@@ -82,7 +108,8 @@ class Driver:
 
     def _silent(self, job: Any, now: float) -> tuple[ColumnElement[bool], ...]:
         is_here = or_(job.host == self.host, job.lease_expires_at < now - HOST_GONE_SECONDS)
-        return job.state.in_(STAGES), or_(job.lease_expires_at.is_(None), job.lease_expires_at < now), is_here
+        is_free = or_(job.lease_expires_at.is_(None), job.lease_expires_at < now)
+        return job.state.in_(STAGES), is_free, is_here, or_(job.owner.is_(None), job.owner != self.owner)
 
     def _lease(self, now: float) -> dict[str, Any]:
         return {"owner": self.owner, "host": self.host, "lease_expires_at": now + LEASE_SECONDS}

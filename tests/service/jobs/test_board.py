@@ -253,7 +253,7 @@ def test_jobs_of_another_machine_are_left_to_it_for_a_while(board: JobBoard, cal
 def test_a_service_that_stops_leaves_its_jobs_to_the_next(board: JobBoard, caller: Caller, driver: Driver) -> None:
     job_id = ready(board, caller)
     assert driver.claim()
-    driver.release([job_id])
+    driver.release()
     taken = Driver(board, "worker-2", "host-1").take_over()
     assert taken is not None
     assert taken.id == job_id

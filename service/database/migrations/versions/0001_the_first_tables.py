@@ -105,6 +105,7 @@ def _make_jobs() -> None:
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("host", sa.Text(), nullable=True),
         sa.Column("lease_expires_at", sa.Double(), nullable=True),
+        sa.Column("device", sa.Text(), nullable=True),
         sa.Column("handle", sa.Text(), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("restarts", sa.Integer(), nullable=False),

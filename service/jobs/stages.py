@@ -1,0 +1,36 @@
+"""What a stage of a job is, and what may go wrong in it. The stages themselves stand in `service.jobs.work`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from service.database.tables import Job
+from service.executors.base import Spec, Status
+
+
+class StageFailed(Exception):
+    """The job has failed: one line for its client, of what is wrong and what to do instead."""
+
+
+class Stopped(Exception):
+    """Somebody wants no more of this stage: it was canceled, or the service is stopping."""
+
+
+class Stage(Protocol):
+    """One stage. Each method may be called again after a crash, and then does again or finds done what it does."""
+
+    def begin(self, job: Job, should_stop: Callable[[], bool]) -> Spec | None:
+        """Get everything ready; what is to be run as a process, None if nothing. Raises StageFailed, or Stopped when it should stop."""
+
+    def progress(self, job: Job) -> dict[str, Any] | None:
+        """What has changed while the process runs; None: nothing."""
+
+    def explain(self, job: Job, status: Status) -> str:
+        """Why the process failed, in one line."""
+
+    def end(self, job: Job) -> dict[str, Any]:
+        """The process has ended well: what changes in the job's row with the next state (`output`, `warnings` ...)."""
+
+    def leave(self, job: Job) -> None:
+        """The stage is over, however it went: keep what others can use."""
