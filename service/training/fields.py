@@ -128,13 +128,16 @@ class Text:
 
     least: int = 1
     most: int = 1000  # characters
+    has_lines: bool = False  # line breaks and tabs are allowed: for people, not for the trainer
 
     def read(self, value: object) -> str:
         if not isinstance(value, str):
             raise ValueError(f"{_shown(value)} is not a text")
         text = value.strip()
-        if any(unicodedata.category(letter) in _NOT_IN_TEXTS for letter in text):
-            raise ValueError("there is a line break or another control character in it; write one line")
+        allowed = "\r\n\t" if self.has_lines else ""
+        if any(unicodedata.category(letter) in _NOT_IN_TEXTS and letter not in allowed for letter in text):
+            wanted = "write plain text" if self.has_lines else "write one line"
+            raise ValueError(f"there is a {'' if self.has_lines else 'line break or another '}control character in it; {wanted}")
         if not self.least <= len(text) <= self.most:
             wanted = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
             raise ValueError(f"it has {len(text)} characters; write {wanted}")

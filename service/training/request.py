@@ -16,7 +16,7 @@ DEFAULT_SEED = 1337  # where a service promises none: then two jobs of a class s
 
 PROMPT = Text()
 OPTIONAL_PROMPT = Text(least=0)
-REMARK = Text(least=0, most=1000)
+REMARK = Text(least=0, most=4000, has_lines=True)
 ADDRESS = Text(most=4000)
 SEED = Whole(0, MOST_SEED)
 RESOLUTION = Whole(64, 2048, multiple_of=8)

@@ -124,8 +124,8 @@ def test_another_kind_of_step_does_not_go_on(workshop, unbroken):
 
 
 @NEEDS_PROCESSES
-def test_two_processes_have_a_batch_each(workshop):
-    """They train in step 1 on what one process with accumulation trains on."""
+def test_two_processes_agree_on_the_sum_of_two_means(workshop):
+    """Each has two pictures and two class pictures."""
     outcomes = workshop.train_in_two("two", max_train_steps=1, save_state=False, save_every_n_steps=None)
     assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     events = [next(event for event in workshop.events("two", rank) if event["event"] == "step") for rank in (0, 1)]
