@@ -1,0 +1,95 @@
+"""A file on its way into the store: counted and hashed as it comes, under a temporary name until it is whole and on the disk."""
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from service.storage.space import DiskFull, need_room
+from service.storage.store import TooLarge
+
+_ROOM_IS_CHECKED_EVERY = 64 << 20  # bytes
+
+
+class Incoming:
+    """Use it in a with statement: what is not published by its end is gone."""
+
+    def __init__(self, folder: Path, max_bytes: int, announced_bytes: int, reserve_bytes: int, is_unpacked_later: bool):
+        """Raises TooLarge or DiskFull by what is announced already (0: nothing is)."""
+        if announced_bytes > max_bytes:
+            raise TooLarge(max_bytes)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._max_bytes, self._reserve_bytes, self._is_unpacked_later = max_bytes, reserve_bytes, is_unpacked_later
+        need_room(folder, announced_bytes + self._room_beside(announced_bytes), reserve_bytes)
+        self._path = folder / uuid.uuid4().hex
+        self._file = self._path.open("xb")
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._room_checked_at = 0
+        self.size = 0
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        """Raises TooLarge or DiskFull."""
+        self.size += len(data)
+        if self.size > self._max_bytes:
+            raise TooLarge(self._max_bytes)
+        if self.size - self._room_checked_at >= _ROOM_IS_CHECKED_EVERY:
+            need_room(self._path.parent, self._room_beside(self.size), self._reserve_bytes)
+            self._room_checked_at = self.size
+        self._md5.update(data)
+        with _told_as_disk_full():
+            self._file.write(data)
+
+    def _room_beside(self, size: int) -> int:
+        return size if self._is_unpacked_later else 0
+
+    def finish(self) -> str:
+        """Flushes everything to the disk; the MD5 of the content in hex."""
+        if not self._file.closed:
+            with _told_as_disk_full():
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+        return self._md5.hexdigest()
+
+    def publish(self, place: Path) -> None:
+        """The finished file takes its name, which has to be free."""
+        self._path.replace(place)
+        flush_folder(place.parent)
+
+
+@contextmanager
+def _told_as_disk_full() -> Iterator[None]:
+    """Turns the errors of a full disk or quota into DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull from error
+        raise
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut, where folders can be flushed."""
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):  # some network file systems cannot; somebody may have deleted it already
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
