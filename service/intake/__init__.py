@@ -1,0 +1,1 @@
+"""What comes from outside and is trusted in nothing: archives, pictures, addresses."""
