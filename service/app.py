@@ -12,16 +12,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from service.background import Background
 from service.health import metrics
 from service.idempotency import IdempotentRequests
+from service.jobs import routes as jobs
 from service.limits import HEADERS, LimitedBodies, SafeHeaders
 from service.problems import Problem, of_status, of_validation, problem_response
 from service.services import Services, make_services, services_of
 from service.settings import ServiceSettings
+from service.storage.local import LocalStore
+from service.storage.routes import storage_router
 
-ROUTERS: tuple[APIRouter, ...] = ()  # of the views
+ROUTERS: tuple[APIRouter, ...] = (jobs.router,)  # of the views
 log = logging.getLogger("service")
 health = APIRouter(include_in_schema=False)
 
@@ -40,12 +45,17 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(SafeHeaders)
     for router in (health, *ROUTERS):
         app.include_router(router)
+    if isinstance(services.store, LocalStore):
+        app.include_router(storage_router(services.store, services.uploads.hooks()))
+    app.state.background = Background(services)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.background.start()
     yield
+    await run_in_threadpool(app.state.background.stop)
     app.state.services.database.close()
 
 

@@ -82,7 +82,7 @@ class IdempotentRequests:
             record = session.get(IdempotencyRecord, (key_id, key))
             if record is None:
                 return
-            if exchange.status is None or exchange.status >= 500 or exchange.status == 429 or exchange.text is None:
+            if exchange.status is None or exchange.status >= 500 or exchange.status == 429 or exchange.text is None or exchange.is_secret:
                 session.delete(record)
             else:
                 record.status, record.body, record.content_type = exchange.status, exchange.text, exchange.content_type
@@ -95,6 +95,7 @@ class _Exchange:
         self._app, self._scope, self._receive, self._send = app, scope, receive, send
         self.status: int | None = None
         self.content_type: str | None = None
+        self.is_secret = False  # such as a new API key, which is shown once and stored nowhere
         self._body = b""
         self._is_complete = False
 
@@ -119,7 +120,9 @@ class _Exchange:
     async def _noting(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.content_type = Headers(raw=message["headers"]).get("content-type")
+            headers = Headers(raw=message["headers"])
+            self.content_type = headers.get("content-type")
+            self.is_secret = "no-store" in headers.get("cache-control", "")
         elif message["type"] == "http.response.body" and len(self._body) <= LARGEST_ANSWER:
             self._body += message.get("body", b"")
             self._is_complete = not message.get("more_body", False)

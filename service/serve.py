@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,26 +19,11 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: the service needs {missing.name}: pip install -r requirements-service.txt")
 
 from service.keys import FIRST_PROJECT
+from service.masking import MaskSecrets
 from service.services import Services
 from service.settings import ServiceSettings, read_settings
 
 USER_MISTAKE = 2
-SECRETS = re.compile(r"(tadpole_[a-z0-9]+_)[A-Za-z0-9]+|(/storage/u/)[^\s\"?]+|(whsec_)[A-Za-z0-9+/=]+")
-
-
-class MaskSecrets(logging.Filter):
-    """No key, signed URL or webhook secret reaches a log."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        masked = mask(message)
-        if masked != message:
-            record.msg, record.args = masked, ()
-        return True
-
-
-def mask(text: str) -> str:
-    return SECRETS.sub(lambda found: (found[1] or found[2] or found[3]) + "***", text)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,9 +31,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = read_settings(argv)
     except UserError as error:
-        for message in error.messages:
-            print(f"error: {message}", file=sys.stderr)
-        return USER_MISTAKE
+        return tell(error)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
@@ -61,10 +43,19 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: nothing can listen at {place} ({error.strerror}): name another --port", file=sys.stderr)
         return USER_MISTAKE
     settings = dataclasses.replace(settings, port=listener.getsockname()[1])
-    app = create_app(settings)
-    greet(app.state.services)
+    try:
+        app = create_app(settings)
+    except UserError as error:
+        return tell(error)
+    greet(app.state.services, app.state.background.executor.statement)
     uvicorn.Server(uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False)).run([listener])
     return 0
+
+
+def tell(error: UserError) -> int:
+    for message in error.messages:
+        print(f"error: {message}", file=sys.stderr)
+    return USER_MISTAKE
 
 
 def listen(settings: ServiceSettings) -> socket.socket:
@@ -77,10 +68,10 @@ def listen(settings: ServiceSettings) -> socket.socket:
     return listener
 
 
-def greet(services: Services) -> None:
+def greet(services: Services, statement: str) -> None:
     """Where the service is; on the first start also its key, which is shown this once."""
     settings = services.settings
-    print(f"The training service is at {settings.url} and keeps its data in {settings.data_dir}", flush=True)
+    print(f"The training service is at {settings.url} and keeps its data in {settings.data_dir}; {statement}", flush=True)
     if not services.keys.any_exist():
         key = services.keys.create(services.keys.project(FIRST_PROJECT), "first key")
         print(f"Your API key, which is shown only now: {key}", flush=True)

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from service.assembly import make_store
 from service.database.engine import Database
 from service.jobs.board import JobBoard
 from service.keys import ANONYMOUS_CALLS_PER_MINUTE, Door, Keys
 from service.settings import ServiceSettings
+from service.storage.store import Store
 from service.throttle import Throttle
+from service.uploads import Uploads
 from service.webhooks.outbox import Outbox
+from service.webhooks.secrets import WebhookSecrets
 
 
 @dataclass
@@ -21,7 +25,10 @@ class Services:
     keys: Keys
     door: Door
     outbox: Outbox
+    secrets: WebhookSecrets
     board: JobBoard
+    store: Store
+    uploads: Uploads
 
 
 def make_services(settings: ServiceSettings) -> Services:
@@ -31,7 +38,17 @@ def make_services(settings: ServiceSettings) -> Services:
     database.upgrade()
     keys, outbox = Keys(database), Outbox()
     door = Door(keys, Throttle(settings.creates_per_minute), Throttle(settings.calls_per_minute), Throttle(ANONYMOUS_CALLS_PER_MINUTE))
-    return Services(settings, database, keys, door, outbox, JobBoard(database, outbox, settings.queued_jobs_per_project))
+    return Services(
+        settings=settings,
+        database=database,
+        keys=keys,
+        door=door,
+        outbox=outbox,
+        secrets=WebhookSecrets(database),
+        board=JobBoard(database, outbox, settings.queued_jobs_per_project),
+        store=make_store(settings),
+        uploads=Uploads(database),
+    )
 
 
 def services_of(request: Request) -> Services:

@@ -61,7 +61,7 @@ class Job(Base):
     output: Mapped[dict[str, Any] | None]  # what came of it; set before `succeeded`
     error: Mapped[str | None]
     warnings: Mapped[list[str]]
-    progress: Mapped[dict[str, Any]]  # stage, step, total_steps, loss, speed, eta_s
+    progress: Mapped[dict[str, Any]]  # pictures, class_pictures, step, total_steps, loss, speed, eta_s
     created_at: Mapped[float]
     queued_at: Mapped[float | None]
     started_at: Mapped[float | None]

@@ -54,7 +54,10 @@ class Drive:
             log.exception("job %s failed in %s", job.id, job.state)
             reason = f"the service made a mistake while {job.state} ({type(error).__name__}); its log says which"
             changes, following = {"error": reason}, FAILED
-        stage.leave(job)
+        try:
+            stage.leave(job)
+        except Exception:  # nothing that the job needs
+            log.exception("job %s left something behind in %s", job.id, job.state)
         if not self._driver.advance(job, following, **changes):
             now = self._reload(job)
             if now.cancel_requested_at is None or not self._driver.advance(now, CANCELED, error=f"canceled by {now.canceled_by}"):
@@ -98,7 +101,7 @@ class Drive:
         while True:
             status = self._ask(lambda: self._executor.status(handle))
             progress = stage.progress(job)
-            now = self._change(job, progress={"stage": job.state, **progress}) if progress else self._reload(job)
+            now = self._change(job, progress={**job.progress, **progress}) if progress else self._reload(job)
             if progress and now.webhook and LOGS in now.webhook_events:
                 self._driver.board.announce_logs(job.id)
             is_over = status.state in ("ended", "lost")

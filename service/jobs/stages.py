@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from service.database.tables import Job
 from service.executors.base import Spec, Status
+
+ASK_SECONDS = 1.0
 
 
 class StageFailed(Exception):
@@ -34,3 +37,26 @@ class Stage(Protocol):
 
     def leave(self, job: Job) -> None:
         """The stage is over, however it went: keep what others can use."""
+
+
+def unless_stopped(work: Callable[[], None], should_stop: Callable[[], bool]) -> None:
+    """Do something that takes long and cannot be interrupted, such as a download; Stopped as soon as it is not wanted any more.
+
+    Then it comes to its end unattended: it must do no harm.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(ASK_SECONDS)
+        if thread.is_alive() and should_stop():
+            raise Stopped
+    if failures:
+        raise failures[0]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from service.database.engine import Database
 from service.database.tables import IdempotencyRecord
@@ -113,6 +114,16 @@ def test_refusals_are_repeated_and_crashes_are_tried_again(client: TestClient, c
         assert client.post("/refuse", headers={"Idempotency-Key": "r"}).status_code == 422
         assert client.post("/crash", headers={"Idempotency-Key": "c"}).status_code == 500
     assert calls == ["refuse", "crash", "crash"]
+
+
+def test_an_answer_that_must_not_be_stored_is_not(client: TestClient, app: FastAPI, services: Services) -> None:
+    @app.post("/secret")
+    def secret() -> JSONResponse:
+        return JSONResponse("tadpole_key", headers={"Cache-Control": "no-store"})
+
+    assert client.post("/secret", headers={"Idempotency-Key": "k"}).json() == "tadpole_key"
+    with services.database.reading() as session:
+        assert session.scalars(select(IdempotencyRecord)).all() == []
 
 
 def test_keys_of_others_are_others(client: TestClient, calls: list[Any], services: Services) -> None:

@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_databases import fresh_database
@@ -17,10 +19,11 @@ from sqlalchemy.orm import Session
 from service.database.engine import Database
 from service.database.tables import Job, WebhookMessage
 from service.executors.base import ExecutorUnavailable, Spec, Status
+from service.jobs import stages
 from service.jobs.board import JobBoard, NewJob
 from service.jobs.drive import MOST_RESTARTS, Drive, Lost
 from service.jobs.driving import LEASE_SECONDS, Driver
-from service.jobs.stages import Stage, StageFailed
+from service.jobs.stages import Stage, StageFailed, Stopped, unless_stopped
 from service.jobs.states import BUILDING, CANCELED, FAILED, FINAL, PREPARING, PUBLISHING, SUCCEEDED, TRAINING
 from service.keys import Caller, Keys
 from service.webhooks.outbox import EVENTS, Outbox
@@ -145,10 +148,10 @@ class World:
         self.machine = Machine(self.fate, ends, more.get("silent", 0))
         self.cancel_at, self.waits = more.get("cancel_at"), 0
         processes = (TRAINING, BUILDING)
-        stages = (PREPARING, TRAINING, BUILDING, PUBLISHING)
+        names = (PREPARING, TRAINING, BUILDING, PUBLISHING)
         mistake = more.get("mistake")
         self.stages: dict[str, Stage] = {
-            name: ToyStage(name, self.fate, name in processes, mistake if name == PREPARING else None) for name in stages
+            name: ToyStage(name, self.fate, name in processes, mistake if name == PREPARING else None) for name in names
         }
         keys = Keys(self.database)
         self.caller = Caller(keys.project("p"), "k", frozenset())
@@ -212,7 +215,7 @@ LOST = Status("lost", reason="its runner was killed")
 deaths = st.sets(st.integers(1, 60), max_size=12)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(deaths=deaths)
 def test_a_job_succeeds_once_whenever_the_service_dies(deaths: set[int]) -> None:
     with world(deaths) as made:
@@ -240,7 +243,7 @@ def test_what_was_lost_begins_again_twice_at_most(deaths: set[int], lost: int) -
         assert made.events().count("completed") == 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(deaths=deaths, cancel_at=st.integers(1, 7), stubborn=st.booleans())
 def test_a_job_that_is_canceled_ends_canceled_or_done_and_nothing_of_it_runs(deaths: set[int], cancel_at: int, stubborn: bool) -> None:
     with world(deaths, {TRAINING: [LOST]} if stubborn else {}, cancel_at=cancel_at) as made:
@@ -290,6 +293,18 @@ def test_a_mistake_of_ours_ends_the_job_too() -> None:
         job = made.run()
         assert job.state == FAILED
         assert job.error == "the service made a mistake while building (KeyError); its log says which"
+
+
+def test_what_takes_long_is_left_when_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "ASK_SECONDS", 0.01)
+    go = threading.Event()
+    asked = iter([False, False, True])
+    with pytest.raises(Stopped):
+        unless_stopped(lambda: go.wait(30) and None, lambda: next(asked))
+    go.set()
+    unless_stopped(lambda: None, lambda: True)
+    with pytest.raises(ZeroDivisionError):
+        unless_stopped(lambda: print(1 / 0), lambda: False)
 
 
 def test_an_executor_that_does_not_answer_is_waited_for() -> None:

@@ -1,0 +1,88 @@
+"""What is too old goes, what is not stays, and a dry run deletes nothing."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from service.database.tables import Job, StoredFile
+from service.janitor import DAY_SECONDS, Janitor
+from service.jobs.board import NewJob
+from service.keys import Caller
+from service.services import Services
+from service.training.job_folder import JobFolder
+
+NOW = 200 * DAY_SECONDS
+
+
+@pytest.fixture
+def janitor(services: Services) -> Janitor:
+    return Janitor(services.database, services.store, services.settings, lambda: NOW)
+
+
+def put(services: Services, key: str, folder: Path) -> None:
+    source = folder / "source"
+    source.write_bytes(b"x")
+    services.store.save(key, source)
+
+
+def job_of(services: Services, caller: Caller, folder: Path, age_days: float, state: str) -> str:
+    """A job with an upload, pictures and a log."""
+    job_id = services.board.create(caller, NewJob("tiyaro")).id
+    key = f"jobs/{job_id}/input.zip"
+    put(services, key, folder)
+    put(services, f"jobs/{job_id}/output.zip", folder)
+    created = NOW - age_days * DAY_SECONDS
+    completed = created if state == "succeeded" else None
+    with services.database.writing() as session:
+        values = {"input_key": key, "state": state, "created_at": created, "completed_at": completed}
+        session.execute(update(Job).where(Job.id == job_id).values(**values))
+    job_folder = JobFolder(services.settings.jobs_dir / job_id)
+    job_folder.instance_pictures.mkdir(parents=True)
+    job_folder.log("training").parent.mkdir(parents=True)
+    job_folder.log("training").touch()
+    return job_id
+
+
+@pytest.mark.parametrize(
+    ("age_days", "state", "kept"),
+    [
+        (29, "succeeded", {"input", "pictures", "log"}), (31, "succeeded", {"log"}), (91, "succeeded", set()),
+        (31, "created", {"log"}), (29, "uploading", {"input", "pictures", "log"}), (300, "training", {"input", "pictures", "log"}),
+        (300, "queued", {"input", "pictures", "log"}),
+    ],
+)  # fmt: skip
+def test_a_job(age_days: float, state: str, kept: set[str], services: Services, caller: Caller, janitor: Janitor, tmp_path: Path) -> None:
+    job_id = job_of(services, caller, tmp_path, age_days, state)
+
+    def there() -> set[str]:
+        folder = JobFolder(services.settings.jobs_dir / job_id)
+        found = {"input": services.store.head(f"jobs/{job_id}/input.zip"), "pictures": folder.instance_pictures.exists()}
+        return {name for name, is_there in {**found, "log": folder.log("training").exists()}.items() if is_there}
+
+    planned = janitor.sweep(dry_run=True)
+    assert there() == {"input", "pictures", "log"}
+    assert janitor.sweep() == planned
+    assert there() == kept
+    assert services.store.head(f"jobs/{job_id}/output.zip") is not None
+    assert janitor.sweep() == []
+    if state == "created":
+        job = services.board.get(caller.project_id, job_id)
+        assert (job.state, job.error) == ("failed", "it was never started, and its upload is deleted")
+
+
+def test_files_go_when_they_expire(services: Services, caller: Caller, janitor: Janitor, tmp_path: Path) -> None:
+    for file_id, expires_at in (("old", NOW - 1), ("new", NOW + 1), ("kept", None)):
+        put(services, f"files/{file_id}", tmp_path)
+        with services.database.writing() as session:
+            session.add(
+                StoredFile(
+                    id=file_id, project_id=caller.project_id, name="x", content_type="x", size=1, etag="", md5="", sha256="", details={},
+                    key=f"files/{file_id}", created_at=0.0, expires_at=expires_at,
+                )
+            )  # fmt: skip
+    assert janitor.sweep() == ["file old"]
+    assert [services.store.head(f"files/{name}") is not None for name in ("old", "new", "kept")] == [False, True, True]
+    with services.database.reading() as session:
+        assert session.get(StoredFile, "old") is None
