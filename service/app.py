@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -39,6 +39,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_exception_handler(Problem, _tell_problem)
     app.add_exception_handler(RequestValidationError, _tell_validation)
     app.add_exception_handler(HTTPException, _tell_status)
+    app.add_exception_handler(DataError, _tell_text)
+    app.add_exception_handler(UnicodeEncodeError, _tell_text)
     app.add_exception_handler(Exception, _tell_crash)
     app.add_middleware(IdempotentRequests, services=services)
     app.add_middleware(LimitedBodies, services=services)
@@ -74,6 +76,11 @@ def _tell_status(_request: Request, error: Exception) -> Response:
     answer = problem_response(of_status(error.status_code, error.detail))
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _tell_text(_request: Request, _error: Exception) -> Response:
+    """NUL, or half of a character: neither database takes them all, and no name has them."""
+    return problem_response(Problem(400, "Bad text", "this request has a text with a character that is none, such as NUL; leave it out"))
 
 
 def _tell_crash(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from service.problems import Problem, not_found
 from service.throttle import Throttle
 
 SCOPES = ("read", "train", "admin")
+KEY = re.compile(r"tadpole_([a-z0-9]{1,32})_[A-Za-z0-9]{1,128}")
 FIRST_PROJECT = "default"
 SECRET_LENGTH = 43  # characters of base 62: 32 bytes
 LONGEST_IDEMPOTENCY_KEY = 255
@@ -96,8 +98,8 @@ class Keys:
 
     def check(self, key: str) -> Caller | None:
         """Whose key this is, if it is one that opens anything now."""
-        parts = key.split("_")
-        if len(parts) != 3 or parts[0] != "tadpole":
+        parts = KEY.fullmatch(key)
+        if parts is None:
             return None
         now = self._clock()
         with self._database.reading() as session:

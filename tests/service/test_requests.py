@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 from service.database.engine import Database
 from service.database.tables import IdempotencyRecord
 from service.jobs.board import NewJob
-from service.keys import Trainer
+from service.keys import Caller, Trainer
 from service.problems import FieldMistake, Problem, invalid
 from service.services import Services
 
@@ -73,6 +73,16 @@ def test_errors_have_one_form(client: TestClient, calls: list[Any]) -> None:
     answer = client.post("/refuse")
     assert [entry["field"] for entry in answer.json()["invalid_fields"]] == ["input.seed", "input.steps"]
     assert answer.json()["detail"] == "input.seed: too large; input.steps: missing"
+
+
+@pytest.mark.parametrize("text", ["\0", "\ud800"])
+def test_text_that_no_database_takes_is_the_clients_mistake(text: str, client: TestClient, app: FastAPI, caller: Caller) -> None:
+    @app.post("/find")
+    def find() -> bool:
+        return app.state.services.board.find(caller.project_id, text) is None
+
+    answer = client.post("/find")
+    assert (answer.status_code, answer.json()["title"] if answer.status_code == 400 else answer.json()) in ((400, "Bad text"), (200, True))
 
 
 def test_a_crash_tells_nothing_of_the_inside(client: TestClient, calls: list[Any]) -> None:
