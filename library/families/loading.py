@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from library.errors import UserError
 from library.families.source import PartSource
@@ -23,7 +24,7 @@ def load_module(
     source: PartSource, build: Callable[[dict[str, Any]], Module], dtype: torch.dtype, device: torch.device | str
 ) -> Module:
     """The module of `source`, frozen and in eval mode. Weights are never initialised, and held once."""
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():
         module = build(source.config)
     expected = module.state_dict()
     _check(source, expected)

@@ -9,6 +9,7 @@ import safetensors
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from library.config.options.model import ModelOptions
 from library.errors import UserError
@@ -73,6 +74,19 @@ def test_every_form_gives_the_same_modules(model):
         outputs.append([text.hidden_states, posterior.mean, posterior.std, family.predict(each, latents, timesteps, text)])
     for found, wanted in zip(*outputs, strict=True):
         assert torch.equal(found, wanted)
+
+
+def test_no_weight_is_drawn_before_the_stored_ones_are_there(folder, monkeypatch):
+    """Which takes seconds where there are many."""
+    expected = tiny_sd1_parts(1)
+
+    def refuse(*_arguments, **_keywords):
+        raise AssertionError("a weight was initialised")
+
+    for name in ("normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, refuse)
+    monkeypatch.setattr(PreTrainedModel, "init_weights", refuse)
+    assert_equal(load(folder), expected)
 
 
 def test_modules_are_frozen_and_in_eval_mode(folder):
