@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ def option(default: Any, help: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata={_METADATA_KEY: Declaration(help, **limits)})
 
 
+@functools.cache
 def options_of(topic: type) -> tuple[Option, ...]:
     """The options that a topic dataclass declares, in the order of its lines. `SCRIPTS` of the class: which scripts take them."""
     annotations = typing.get_type_hints(topic)
