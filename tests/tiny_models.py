@@ -156,20 +156,20 @@ def _frozen(parts: Parts) -> Parts:
 def tiny_sd1_folder(path: Path, seed: int = 0, layers_per_block: int = 1, short: bool = False) -> Path:
     """Write `tiny_sd1_parts` as a Diffusers folder; returns it."""
     parts = _sd1_parts(seed, layers_per_block, short)
-    return _written(path, f"sd1-{seed}-{layers_per_block}-{short}", lambda made: _save_folder(made, parts, "StableDiffusionPipeline"))
+    return _written(path, f"sd1-{seed}-{layers_per_block}-{short}", lambda made: save_folder(made, parts, "StableDiffusionPipeline"))
 
 
 def tiny_sd2_folder(path: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
     """Write `tiny_sd2_parts(seed)` as a Diffusers folder; returns it."""
     parts = _sd2_parts(seed)
     name = f"sd2-{seed}-{prediction_type}"
-    return _written(path, name, lambda made: _save_folder(made, parts, "StableDiffusionPipeline", prediction_type))
+    return _written(path, name, lambda made: save_folder(made, parts, "StableDiffusionPipeline", prediction_type))
 
 
 def tiny_sdxl_folder(path: Path, seed: int = 0) -> Path:
     """Write `tiny_sdxl_parts(seed)` as a Diffusers folder; returns it."""
     parts = _sdxl_parts(seed)
-    return _written(path, f"sdxl-{seed}", lambda made: _save_folder(made, parts, "StableDiffusionXLPipeline"))
+    return _written(path, f"sdxl-{seed}", lambda made: save_folder(made, parts, "StableDiffusionXLPipeline"))
 
 
 @cache
@@ -191,8 +191,10 @@ def _written(path: Path, name: str, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def _save_folder(path: Path, parts: Parts, pipeline: str, prediction_type: str = "epsilon") -> None:
-    """With the libraries' own means, not with ours."""
+def save_folder(
+    path: Path, parts: Parts, pipeline: str, prediction_type: str = "epsilon", vocabulary: Path = VOCABULARY_FOLDER
+) -> None:
+    """A Diffusers folder, with the libraries' own means, not with ours; `vocabulary`: the files of its tokenizers."""
     parts.unet.save_pretrained(path / "unet")
     parts.vae.save_pretrained(path / "vae")
     index: dict[str, Any] = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
@@ -202,7 +204,7 @@ def _save_folder(path: Path, parts: Parts, pipeline: str, prediction_type: str =
             model = CLIPTextModelWithProjection(encoder.text_model.config)
             model.load_state_dict(encoder.state_dict())
         model.save_pretrained(path / f"text_encoder{suffix}")
-        shutil.copytree(VOCABULARY_FOLDER, path / f"tokenizer{suffix}", dirs_exist_ok=True)
+        shutil.copytree(vocabulary, path / f"tokenizer{suffix}", dirs_exist_ok=True)
         _set_padding(path / f"tokenizer{suffix}", tokenizer.pad_token)
         index |= {
             f"text_encoder{suffix}": ["transformers", type(model).__name__],
