@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from service.services import Services
 from service.settings import ServiceSettings, read_settings
 
 USER_MISTAKE = 2
+STOP_SECONDS = 5  # that requests get to end when the service stops; who follows a log would stay for ever
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,7 +50,10 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         return tell(error)
     greet(app.state.services, app.state.background.executor.statement)
-    uvicorn.Server(uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False)).run([listener])
+    config = uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=STOP_SECONDS)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes them over, ends well, and then sends them to who had them before
+        signal.signal(number, lambda _number, _frame: None)
+    uvicorn.Server(config).run([listener])
     return 0
 
 

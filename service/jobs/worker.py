@@ -51,7 +51,7 @@ class Worker:
         self._drive = Drive(self._driver, stages, executor, self._wait, settings.cancel_grace_seconds)
         self._threads: dict[str, threading.Thread] = {}  # by the job's id
         self._loop = threading.Thread(target=self._run, name="worker", daemon=True)
-        self._beat_at = 0.0
+        self._beat_at = float("-inf")
 
     def start(self) -> None:
         self._loop.start()

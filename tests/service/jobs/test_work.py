@@ -62,10 +62,9 @@ class Shop:
         self.client, self.caller = client, caller
         self.services: Services = app.state.services
 
-    def job(self, kind: str = "pack", archive: bytes | None = None, **values: Any) -> str:
+    def job(self, kind: str = "pack", archive: bytes | None = None, api: str = "dreambooth") -> str:
         """One whose archive is uploaded, started."""
-        inputs = {"kind": kind}
-        job = self.services.board.create(self.caller, NewJob("dreambooth", inputs=inputs, details={"trainer_version": "toy-1"}, **values))
+        job = self.services.board.create(self.caller, NewJob(api, inputs={"kind": kind}, details={"trainer_version": "toy-1"}))
         if archive is not None:
             key = f"jobs/{job.id}/input.zip"
             answer = self.client.put(self.services.store.put_url(key, max_bytes=10**7), content=archive)
@@ -133,6 +132,15 @@ def test_the_log_is_read_and_followed(shop: Shop) -> None:
     assert "event: end" in stream.text
     shown = shop.client.get(f"/v1/jobs/{job_id}").json()
     assert (shown["state"], shown["canceling"], shown["input"]) == ("succeeded", False, {"kind": "pack"})
+
+
+def test_the_folders_of_another_client(shop: Shop) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(pictures(3))) as plain, zipfile.ZipFile(buffer, "w") as archive:
+        for place, name in zip(("trainingData", "trainingData", "classData"), plain.namelist(), strict=True):
+            archive.writestr(f"dataset/{place}/{name}", plain.read(name))
+    job = shop.end(shop.job(archive=buffer.getvalue(), api="cerebrium"))
+    assert (job.state, job.progress["pictures"], job.progress["class_pictures"]) == (SUCCEEDED, 2, 1)
 
 
 def test_a_failure_tells_what_the_trainer_says(shop: Shop) -> None:
