@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,8 +117,3 @@ def _from_file(path: Path) -> dict[str, Any]:
     if mistakes:
         raise UserError(*mistakes)
     return values
-
-
-def python_program() -> str:
-    """The Python that jobs run in: the one that runs the service."""
-    return sys.executable

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sqlalchemy.exc import InterfaceError, OperationalError
+
 from service.database.tables import Job
 from service.executors.base import Executor, ExecutorUnavailable, Status, handle_of
 from service.jobs.driving import Driver
@@ -14,6 +16,7 @@ from service.jobs.states import BUILDING, CANCELED, FAILED, PREPARING, PUBLISHIN
 from service.webhooks.outbox import LOGS
 
 AFTER = {PREPARING: TRAINING, TRAINING: BUILDING, BUILDING: PUBLISHING, PUBLISHING: SUCCEEDED}
+DATABASE_AWAY = (OperationalError, InterfaceError)  # says nothing of the job: it is driven on when the database is back
 MOST_RESTARTS = 2  # of what was lost through no fault of its own
 log = logging.getLogger("service.jobs")
 
@@ -32,7 +35,7 @@ class Drive:
         self._wait, self._grace_seconds = wait, grace_seconds
 
     def run(self, job: Job) -> None:
-        """Until the job is over, or somebody else's."""
+        """Until the job is over, or somebody else's; raises what DATABASE_AWAY names where the database is."""
         try:
             while job.state in STAGES:
                 job = self._stage(job)
@@ -48,10 +51,11 @@ class Drive:
             changes, following = {"error": f"canceled by {self._reload(job).canceled_by}"}, CANCELED
         except StageFailed as failure:
             changes, following = {"error": str(failure)}, FAILED
-        except Lost:
+        except (Lost, *DATABASE_AWAY):
             raise
         except Exception as error:
             log.exception("job %s failed in %s", job.id, job.state)
+            self._end_process(self._reload(job))
             reason = f"the service made a mistake while {job.state} ({type(error).__name__}); its log says which"
             changes, following = {"error": reason}, FAILED
         try:
@@ -131,6 +135,12 @@ class Drive:
             except ExecutorUnavailable as error:
                 log.warning("the executor does not answer: %s", error)
                 self._wait()
+
+    def _end_process(self, job: Job) -> None:
+        """A job that is over must not run on."""
+        handle = job.handle
+        if handle is not None:
+            self._ask(lambda: self._executor.cancel(handle, self._grace_seconds))
 
     # --- the row ---
 

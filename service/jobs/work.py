@@ -192,7 +192,7 @@ class Training:
         log = self._workshop.folder(job).log(TRAINING)
         lines = log.read_text(encoding="utf-8", errors="replace")[-8192:].splitlines() if log.exists() else []
         told = [line.partition("error: ")[2] for line in lines if "error: " in line]
-        return mask(told[-1][:1000] if told else status.reason)
+        return mask(told[-1][:1000].replace("\0", "") if told else status.reason)  # PostgreSQL takes no NUL
 
     def end(self, job: Job) -> dict[str, Any]:
         folder = self._workshop.folder(job)

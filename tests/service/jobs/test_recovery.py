@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_databases import fresh_database
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.database.engine import Database
@@ -305,6 +306,33 @@ def test_what_takes_long_is_left_when_nobody_wants_it(monkeypatch: pytest.Monkey
     unless_stopped(lambda: None, lambda: True)
     with pytest.raises(ZeroDivisionError):
         unless_stopped(lambda: print(1 / 0), lambda: False)
+
+
+def test_a_mistake_of_ours_leaves_nothing_running() -> None:
+    with world(set()) as made:
+
+        def crash(job: Job) -> dict[str, Any]:
+            raise KeyError("secret")
+
+        made.stages[TRAINING].progress = crash  # type: ignore[method-assign]
+        assert made.run().state == FAILED
+        assert list(made.machine.ended.values()) == [Status("ended", 143, "canceled")]
+
+
+def test_a_database_that_is_away_for_a_moment_harms_no_job() -> None:
+    with world(set()) as made:
+        failures = [OperationalError("UPDATE", {}, Exception("database is locked"))]
+
+        def progress(job: Job) -> dict[str, Any]:
+            if failures:
+                raise failures.pop()
+            return {}
+
+        made.stages[TRAINING].progress = progress  # type: ignore[method-assign]
+        with pytest.raises(OperationalError):
+            made.run()
+        made.now += LEASE_SECONDS + 1
+        assert (made.run().state, made.processes(TRAINING)) == (SUCCEEDED, 1)
 
 
 def test_an_executor_that_does_not_answer_is_waited_for() -> None:
