@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from inspect import signature
 from pathlib import Path
@@ -57,29 +57,31 @@ def draw_samples(
 def _draw(family: Family, parts: Parts, prompt: SamplePrompt, index: int, options: PreviewOptions) -> Image.Image:
     """The picture of one prompt, the `index`-th of its file."""
     seed = seed_from(options.seed, "sample", index) if prompt.seed is None else prompt.seed
-    return to_picture(draw_images(family, parts, prompt, [seed], options)[0])
+    return to_picture(draw_images(family, parts, [prompt], [seed], options)[0])
 
 
 def draw_images(
-    family: Family, parts: Parts, prompt: SamplePrompt, seeds: Sequence[int], options: PreviewOptions
+    family: Family, parts: Parts, prompts: Sequence[SamplePrompt], seeds: Sequence[int], options: PreviewOptions
 ) -> list[Tensor]:
-    """An image [3, H, W], about -1..1, of the prompt for each seed, all at once; the prompt's own seed is not looked at.
+    """An image [3, H, W], about -1..1, of each prompt with its seed, all at once; the prompts' own seeds are not looked at.
 
-    The caller says under which autocast, in which mode the modules are, and that no gradients are wanted.
+    The prompts may differ in their texts only. The caller says under which autocast, in which mode the modules are, and that no
+    gradients are wanted.
     """
+    [shared] = {replace(prompt, prompt="", negative_prompt="", seed=None, where="") for prompt in prompts}
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]  # on the CPU: every device draws the same picture
-    scheduler = make_scheduler(prompt.sample_sampler, prompt.sample_steps, family.objective, options.zero_terminal_snr)
-    shape = (1, family.channels, prompt.height // family.vae_scale, prompt.width // family.vae_scale)
+    scheduler = make_scheduler(shared.sample_sampler, shared.sample_steps, family.objective, options.zero_terminal_snr)
+    shape = (1, family.channels, shared.height // family.vae_scale, shared.width // family.vae_scale)
     device = next(parts.unet.parameters()).device
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
     latents = noise.to(device) * scheduler.init_noise_sigma
-    texts = [prompt.negative_prompt, prompt.prompt] if prompt.scale > 1 else [prompt.prompt]
-    captions = [text for text in texts for _ in seeds]
+    positive = [prompt.prompt for prompt in prompts]
+    captions = [prompt.negative_prompt for prompt in prompts] + positive if shared.scale > 1 else positive
     conditioning = family.encode_text(parts, captions, options.text)
     draws = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
     for timestep in scheduler.timesteps:
         model_input = scheduler.scale_model_input(latents, timestep)
-        prediction = _guided(family, parts, model_input, timestep, conditioning, prompt.scale)
+        prediction = _guided(family, parts, model_input, timestep, conditioning, shared.scale)
         latents = scheduler.step(prediction, timestep, latents, **draws).prev_sample
     return [family.decode_latents(parts, latent[None])[0] for latent in latents]  # the VAE takes much memory for each
 

@@ -96,7 +96,7 @@ class _Drawing:
         seeds = {number: seed_from(self._seed, "class image", wanted.prompt, number) for number in group}
         parts = self._parts
         with torch.no_grad(), evaluation_mode([parts.unet, parts.vae, *parts.text_encoders]), self._runtime.autocast():
-            images = draw_images(self._family, parts, prompt, list(seeds.values()), self._options)
+            images = draw_images(self._family, parts, [prompt] * len(seeds), list(seeds.values()), self._options)
         for (number, seed), image in zip(seeds.items(), images, strict=True):
             if number in wanted.missing:
                 keep_picture(wanted.path(number), self._picture(wanted.path(number), image), self._description(prompt, seed))

@@ -63,13 +63,20 @@ def test_equal_to_diffusers_pipeline(parts, pipeline, name, scale):
 @pytest.mark.parametrize("scale", [5.0, 1.0])
 @pytest.mark.parametrize("name", ["dpmsolver++", "euler_a", "ddpm"])  # the latter two draw noise in each step
 def test_several_at_once_are_those_drawn_one_by_one(parts, name, scale):
-    prompt = replace(PROMPT, sample_sampler=name, scale=scale)
+    like = replace(PROMPT, sample_sampler=name, scale=scale)
+    prompts = [like, like, replace(like, prompt="a heart", negative_prompt="")]
     with torch.no_grad():
-        together = draw_images(StableDiffusion(), parts, prompt, [7, 8, 9], OPTIONS)
-    for seed, image in zip((7, 8, 9), together, strict=True):
-        alone = draw(parts, replace(prompt, seed=seed))
-        assert np.abs(np.asarray(to_picture(image)).astype(int) - alone).max() <= 1
-    assert np.abs(np.asarray(to_picture(together[0])).astype(int) - np.asarray(to_picture(together[1]))).max() > 3
+        together = draw_images(StableDiffusion(), parts, prompts, [7, 8, 8], OPTIONS)
+    pictures = [np.asarray(to_picture(image)).astype(int) for image in together]
+    for seed, prompt, picture in zip((7, 8, 8), prompts, pictures, strict=True):
+        assert np.abs(picture - draw(parts, replace(prompt, seed=seed))).max() <= 1
+    assert np.abs(pictures[0] - pictures[1]).max() > 3  # by the seed
+    assert np.abs(pictures[1] - pictures[2]).max() > 0  # by the text, of which a model with random weights makes little
+
+
+def test_what_is_drawn_at_once_differs_in_its_texts_only(parts):
+    with pytest.raises(ValueError, match="unpack"):
+        draw_images(StableDiffusion(), parts, [PROMPT, replace(PROMPT, scale=2.0)], [7, 8], OPTIONS)
 
 
 def test_v_objective_and_zero_terminal_snr_change_the_picture(parts):
