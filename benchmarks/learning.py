@@ -1,4 +1,4 @@
-"""Shows that a training learns what it is shown and spares the rest: trains LoRAs, draws with them, measures, judges.
+"""Shows that every method learns what it is shown and spares the rest: trains, draws with what was learned, measures, judges.
 
     python benchmarks/learning.py --output /tmp/learning
 
@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +19,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # to run as a s
 
 from benchmarks.drawing import Painter, training_pictures
 from benchmarks.learning_claims import HEADER, Likeness, judge, row
-from benchmarks.learning_runs import ROOT, TrainingRuns
+from benchmarks.learning_runs import ROOT, Trained, Training, TrainingRuns
 from benchmarks.likeness import nearest_distances, paired_distances, typical_distance
 
+LORA = Training("lora", "train_network.py", "frog_lora.toml")
+DREAMBOOTH = Training("dreambooth", "train_db.py", "frog_dreambooth.toml")
+# What is measured, besides the base: a training, and with which multiplier its network is applied.
+MODELS: dict[str, tuple[Training, float]] = {
+    "LoRA": (LORA, 1.0),
+    "LoRA at multiplier 0": (LORA, 0.0),
+    "LoRA of other pictures": (replace(LORA, name="other", changes={"train_data_dir": "assets/other"}), 1.0),
+    "LoRA, class pictures": (replace(LORA, name="lora_with_class", class_pictures=True), 1.0),
+    "DreamBooth": (DREAMBOOTH, 1.0),
+    "DreamBooth, class pictures": (replace(DREAMBOOTH, name="dreambooth_with_class", class_pictures=True), 1.0),
+    "fine-tuning": (Training("fine_tune", "fine_tune.py", "fine_tune.toml"), 1.0),
+    "textual inversion": (Training("inversion", "train_textual_inversion.py", "frog_inversion.toml"), 1.0),
+    "XTI": (Training("xti", "train_textual_inversion_XTI.py", "frog_inversion.toml"), 1.0),
+    "pivotal tuning": (Training("pivotal", "train_network.py", "frog_pivotal.toml"), 1.0),
+}
+TOKEN = "sls frog"  # a new word stands in its place, where there is one that is not a part of it
 TOKEN_PROMPTS = (  # the only caption of the training, "sls frog", is not among them
     "a 3d emoji of sls frog", "a vector emoji of sls frog", "a photo of sls frog", "a drawing of sls frog",
     "a picture of sls frog", "a 3d emoji of a sls frog, animal", "a vector emoji of a sls frog, face", "sls frog, animal",
@@ -50,15 +65,23 @@ class Drawn:
 class Comparison:
     """Draws with each model, keeps the pictures, and compares them with the training's and with the base's."""
 
-    def __init__(self, base: Path, training_folder: Path, output: Path):
-        self.base, self.output = base, output
-        painter = Painter(base)
-        self._references = painter.features(training_pictures(training_folder))
+    def __init__(self, base: Path, output: Path):
+        self._base, self._output = base, output
+        self._painter = Painter(base)
+        self._references = self._painter.features(training_pictures(ROOT / "assets" / "frog"))
         self._of_base: dict[int, Drawn] = {}
 
-    def measure(self, model: str, seed: int, weights: Path | None = None, multiplier: float = 1.0) -> Likeness:
-        drawn = self._draw(model, seed, weights, multiplier)
-        before = self._of_base.setdefault(seed, drawn if weights is None else self._draw("base", seed))
+    def measure_base(self, seed: int) -> Likeness:
+        self._of_base[seed] = self._draw(self._painter, "base", seed, TOKEN)
+        return self._likeness("base", seed, self._of_base[seed], 0.0)
+
+    def measure(self, model: str, seed: int, trained: Trained, multiplier: float) -> Likeness:
+        painter = Painter(self._base, replace(trained.learned, multiplier=multiplier))
+        token = TOKEN if trained.word is None or trained.word in TOKEN else trained.word
+        return self._likeness(model, seed, self._draw(painter, model, seed, token), trained.seconds)
+
+    def _likeness(self, model: str, seed: int, drawn: Drawn, seconds: float) -> Likeness:
+        before = self._of_base[seed]
         unit = typical_distance(before.others)
         return Likeness(
             model,
@@ -67,33 +90,29 @@ class Comparison:
             other_drift=float(paired_distances(drawn.others, before.others).mean()) / unit,
             class_drift=float(paired_distances(drawn.classes, before.classes).mean()) / unit,
             token_drift=float(paired_distances(drawn.tokens, before.tokens).mean()) / unit,
+            seconds=seconds,
         )
 
-    def _draw(self, model: str, seed: int, weights: Path | None = None, multiplier: float = 1.0) -> Drawn:
-        painter = Painter(self.base, weights, multiplier)
-        pictures = painter.draw((*TOKEN_PROMPTS, *OTHER_PROMPTS, *CLASS_PROMPTS), seed)
-        folder = self.output / "pictures" / f"{model}-{seed}"
+    def _draw(self, painter: Painter, model: str, seed: int, token: str) -> Drawn:
+        tokens = [prompt.replace(TOKEN, token) for prompt in TOKEN_PROMPTS]
+        pictures = painter.draw((*tokens, *OTHER_PROMPTS, *CLASS_PROMPTS), seed)
+        folder = self._output / "pictures" / f"{model}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pictures):
             picture.save(folder / f"{number:02}.png")
-        features = painter.features(pictures)
+        features = self._painter.features(pictures)
         return Drawn(*np.split(features, np.cumsum([len(TOKEN_PROMPTS), len(OTHER_PROMPTS)])))
 
 
-def measure_all(runs: TrainingRuns, comparison: Comparison, other_pictures: Path, seeds: list[int]) -> list[Likeness]:
+def measure_all(runs: TrainingRuns, comparison: Comparison, models: list[str], seeds: list[int]) -> list[Likeness]:
     """Every model with every seed, which is that of the training and of the drawing."""
     found = []
     for seed in seeds:
-        frog = runs.weights("frog", seed)
-        models: dict[str, tuple[Path | None, float]] = {
-            "base": (None, 1.0),
-            "frog": (frog, 1.0),
-            "frog at multiplier 0": (frog, 0.0),
-            "other pictures": (runs.weights("other", seed, train_data_dir=str(other_pictures)), 1.0),
-            "regularised": (runs.regularised_weights(seed), 1.0),
-        }
-        for model, (weights, multiplier) in models.items():
-            found.append(comparison.measure(model, seed, weights, multiplier))
+        found.append(comparison.measure_base(seed))
+        print(row(found[-1]), flush=True)
+        for model in models:
+            training, multiplier = MODELS[model]
+            found.append(comparison.measure(model, seed, runs.run(training, seed), multiplier))
             print(row(found[-1]), flush=True)
     return found
 
@@ -101,26 +120,26 @@ def measure_all(runs: TrainingRuns, comparison: Comparison, other_pictures: Path
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for runs, pictures and learning.json")
-    parser.add_argument("--config_file", type=Path, default=ROOT / "examples" / "frog_lora.toml", help="the demo's by default")
-    parser.add_argument("--other_pictures", type=Path, default=ROOT / "assets" / "other", help="what the other LoRA learns")
-    parser.add_argument("--base", help="another base model than the config's")
-    parser.add_argument("--steps", type=int, help="another number of steps than the config's, for trying this script")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--examples", type=Path, default=ROOT / "examples", help="folder with other configs of the same names")
+    parser.add_argument("--base", type=Path, default=ROOT / "assets" / "base", help="another base model than the configs'")
+    parser.add_argument("--steps", type=int, help="another number of steps than the configs', for trying this script")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    output = options.output.resolve()
-    changes: dict[str, Any] = {"pretrained_model_name_or_path": options.base, "max_train_steps": options.steps}
-    runs = TrainingRuns(options.config_file, output, {name: value for name, value in changes.items() if value is not None})
+    output, base = options.output.resolve(), options.base.resolve()
+    changes = {"pretrained_model_name_or_path": str(base)} | ({"max_train_steps": options.steps} if options.steps else {})
+    runs = TrainingRuns(options.examples, output, changes)
     print(HEADER)
-    comparison = Comparison(runs.base, runs.pictures, output)
-    found = measure_all(runs, comparison, options.other_pictures.resolve(), options.seeds)
+    found = measure_all(runs, Comparison(base, output), options.models, options.seeds)
     claims = judge(found)
     for claim in claims:
         print(f"{'holds' if claim.holds else 'FAILS':<6} {claim.text}: {claim.figures}")
-    report = {"config": runs.config, "measured": list(map(asdict, found)), "claims": list(map(asdict, claims))}
+    configs = {model: runs.config(MODELS[model][0]) for model in options.models}
+    report = {"configs": configs, "measured": list(map(asdict, found)), "claims": list(map(asdict, claims))}
     (output / "learning.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if all(claim.holds for claim in claims) else 1
 

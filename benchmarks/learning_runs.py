@@ -1,64 +1,100 @@
-"""The trainings that learning.py compares: real runs of train_network.py, from the demo's config with a few values changed."""
+"""The trainings that learning.py measures: real runs of the project's scripts, by the configs in examples/ with a few values changed."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.drawing import Painter
+from benchmarks.drawing import Learned
 from library.config.dump import toml_value
+from library.config.options import EmbeddingOptions
+from library.config.scripts import SCRIPTS
 from library.config.text_files import read_toml
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASS_WORD = "frog"
-REGULARISATION_PICTURES = 16
-# Of the config, what only shows or keeps more files.
-LEFT_OUT = ("sample_", "save_every", "save_last", "save_state", "logging_dir", "log_", "seed", "output_")
+CLASS_PICTURES = 16  # as many as there are of our frog
+# Of a config, what only shows or keeps more files.
+LEFT_OUT = ("sample_", "ema_samples", "save_every", "save_last", "save_state", "logging_dir", "log_", "seed", "output_")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run of a script by an example."""
+
+    name: str  # of its folder and its files
+    script: str
+    example: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    class_pictures: bool = False  # drawn by the base before training, and shown with ours
+
+
+@dataclass(frozen=True)
+class Trained:
+    learned: Learned
+    word: str | None  # that was taught to the text encoder
+    seconds: float  # of the whole run, as the clock on the wall says
 
 
 class TrainingRuns:
-    """Weights of runs by kind and seed. Runs that the output folder already holds with the same config are not repeated."""
+    """Trains, unless the output folder holds the result of the same config already."""
 
-    def __init__(self, config_file: Path, output: Path, changes: dict[str, Any]):
+    def __init__(self, examples: Path, output: Path, changes: dict[str, Any]):
+        self._examples, self._output, self._changes = examples, output, changes
+
+    def config(self, training: Training) -> dict[str, Any]:
         flat: dict[str, Any] = {}
-        for name, value in read_toml(config_file, "config file").items():
+        for name, value in read_toml(self._examples / training.example, "config file").items():
             flat |= value if isinstance(value, dict) else {name: value}  # sections are only for the reader
-        self.config = {name: value for name, value in flat.items() if not name.startswith(LEFT_OUT)} | changes
-        self.base = ROOT / self.config["pretrained_model_name_or_path"]
-        self.pictures = ROOT / self.config["train_data_dir"]
-        self.output = output
+        kept = {name: value for name, value in flat.items() if not name.startswith(LEFT_OUT)}
+        config = kept | training.changes | self._changes
+        if training.class_pictures:  # half of what is seen: twice the steps, so that our frog is seen as often as without
+            for steps in ("max_train_steps", "stop_text_encoder_training"):
+                config |= {steps: 2 * config[steps]} if steps in config else {}
+        return config
 
-    def weights(self, kind: str, seed: int, **changes: Any) -> Path:
-        """Train, unless it has been done; the file of weights."""
-        folder = self.output / f"{kind}-{seed}"
-        weights, config_file = folder / f"{kind}.safetensors", folder / "run.toml"
-        config = self.config | changes | {"seed": seed, "output_dir": str(folder), "output_name": kind}
-        text = "".join(f"{name} = {toml_value(value)}\n" for name, value in config.items())
-        if weights.exists() and config_file.read_text(encoding="utf-8") == text:
-            return weights
+    def run(self, training: Training, seed: int) -> Trained:
+        folder = self._output / f"{training.name}-{seed}"
+        config = self.config(training) | {"seed": seed, "output_dir": str(folder), "output_name": training.name}
+        if training.class_pictures:
+            drawn = folder / "class_pictures" / f"1_{CLASS_WORD}"
+            drawn.mkdir(parents=True, exist_ok=True)
+            config |= {"reg_data_dir": str(drawn.parent), "num_class_images": CLASS_PICTURES, "class_prompt": CLASS_WORD}
+        seconds = self._train(training.script, folder, "".join(f"{name} = {toml_value(value)}\n" for name, value in config.items()))
+        return Trained(learned(training, config, folder), config.get("token_string"), seconds)
+
+    def _train(self, script: str, folder: Path, config: str) -> float:
+        config_file, seconds_file = folder / "run.toml", folder / "seconds.txt"
+        if seconds_file.exists() and config_file.read_text(encoding="utf-8") == config:
+            return float(seconds_file.read_text(encoding="utf-8"))
         folder.mkdir(parents=True, exist_ok=True)
-        config_file.write_text(text, encoding="utf-8")
+        seconds_file.unlink(missing_ok=True)
+        config_file.write_text(config, encoding="utf-8")
         print(f"training {folder.name}", flush=True)
-        command = [sys.executable, "train_network.py", "--config_file", str(config_file)]
+        started = time.monotonic()
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
+            command = [sys.executable, script, "--config_file", str(config_file)]
             subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)
-        return weights
+        seconds = time.monotonic() - started
+        seconds_file.write_text(f"{seconds:.1f}\n", encoding="utf-8")
+        return seconds
 
-    def regularised_weights(self, seed: int) -> Path:
-        """Half of the pictures are regularisation pictures: twice the steps, so that the frogs are seen as often as without."""
-        changes: dict[str, Any] = {"reg_data_dir": str(self._regularisation_pictures())}
-        if "max_train_epochs" not in self.config:
-            changes["max_train_steps"] = 2 * self.config["max_train_steps"]
-        return self.weights("regularised", seed, **changes)
 
-    def _regularisation_pictures(self) -> Path:
-        """What the base draws for the class word, as a --reg_data_dir."""
-        folder = self.output / "regularisation" / f"1_{CLASS_WORD}"
-        if not folder.exists():
-            pictures = Painter(self.base).draw([CLASS_WORD] * REGULARISATION_PICTURES, seed=0)
-            folder.mkdir(parents=True)
-            for number, picture in enumerate(pictures):
-                picture.save(folder / f"{number:02}.png")
-        return folder.parent
+def learned(training: Training, config: dict[str, Any], folder: Path) -> Learned:
+    """What the run has left, by the kind of its script."""
+    script, name = SCRIPTS[training.script], training.name
+    if script.method == "full":
+        return Learned(model=folder / name)
+    if script.method == "adapter":
+        words = folder / f"{name}-words.safetensors"
+        return Learned(network=folder / f"{name}.safetensors", word=_word(config, words) if "token_string" in config else None)
+    return Learned(word=_word(config, folder / f"{name}.pt"), per_layer=script.per_layer)
+
+
+def _word(config: dict[str, Any], weights: Path) -> EmbeddingOptions:
+    known = {option.name for option in fields(EmbeddingOptions)}
+    return EmbeddingOptions(**{name: value for name, value in config.items() if name in known} | {"weights": str(weights)})

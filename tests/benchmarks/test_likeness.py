@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.learning_claims import MOST_DRIFT, Likeness, judge
+from benchmarks.learning import MODELS
+from benchmarks.learning_claims import (
+    ADDING_A_WORD,
+    CHANGING_THE_MODEL,
+    KEEPING_THE_CLASS,
+    LEARNING,
+    LEARNING_NOTHING,
+    MOST_DRIFT,
+    NO_DRIFT,
+    Likeness,
+    judge,
+)  # fmt: skip
 from benchmarks.likeness import Gain, distances, nearest_distances, paired_distances, typical_distance
 
 
@@ -60,34 +71,67 @@ def test_a_gain_holds_if_it_is_twice_the_spread_over_the_seeds(before: tuple, af
     assert Gain.between(before, after).holds is holds
 
 
+GAINED, NOT_GAINED = {"token_to_training": 0.9}, {"token_to_training": 1.4}
+ZERO = {"token_to_training": 0.0, "other_drift": 0.0, "class_drift": 0.0, "token_drift": 0.0, "seconds": 0.0}
+GOOD = {
+    "base": NOT_GAINED,
+    "LoRA": GAINED | {"other_drift": 0.3, "class_drift": 0.8},
+    "LoRA at multiplier 0": NOT_GAINED,
+    "LoRA of other pictures": NOT_GAINED | {"other_drift": 0.3, "class_drift": 0.8},
+    "LoRA, class pictures": GAINED | {"other_drift": 0.2, "class_drift": 0.3},
+    "DreamBooth": GAINED | {"other_drift": 0.4, "class_drift": 0.9},
+    "DreamBooth, class pictures": GAINED | {"other_drift": 0.3, "class_drift": 0.3},
+    "fine-tuning": GAINED | {"other_drift": 0.4, "class_drift": 0.9},
+    "textual inversion": GAINED,
+    "XTI": GAINED,
+    "pivotal tuning": GAINED | {"other_drift": 0.2, "class_drift": 0.2},
+}
+
+
 def figures(**changed: dict[str, float]) -> list[Likeness]:
-    """Three seeds of what a good training gives, except for what is changed, by model."""
-    good = {
-        "base": {"token_to_training": 1.4},
-        "frog": {"token_to_training": 0.9, "other_drift": 0.3, "class_drift": 0.6},
-        "frog at multiplier 0": {"token_to_training": 1.4},
-        "other pictures": {"token_to_training": 1.5, "other_drift": 0.3, "class_drift": 0.6},
-        "regularised": {"token_to_training": 1.0, "other_drift": 0.2, "class_drift": 0.3},
-    }
-    zero = {"token_to_training": 0.0, "other_drift": 0.0, "class_drift": 0.0, "token_drift": 0.0}
-    return [
-        Likeness(model, seed, **(zero | values | changed.get(model.replace(" ", "_"), {})))
-        for seed in (1, 2, 3)
-        for model, values in good.items()
-    ]
+    """Three seeds of what good trainings give, except for what is changed, by model."""
+    values = GOOD | {model: GOOD[model] | changes for model, changes in changed.items()}
+    return [Likeness(model, seed, **(ZERO | measured)) for seed in (1, 2, 3) for model, measured in values.items()]
+
+
+def failing(found: list[Likeness]) -> list[str]:
+    return [claim.text for claim in judge(found) if not claim.holds]
+
+
+def test_every_model_is_measured_and_judged() -> None:
+    assert [*GOOD] == ["base", *MODELS]
+    assert failing(figures()) == []
+    assert {*MODELS} == {*LEARNING, *LEARNING_NOTHING}
+    assert {*LEARNING} == {*CHANGING_THE_MODEL, *ADDING_A_WORD}
+
+
+@pytest.mark.parametrize("model", LEARNING)
+def test_a_method_that_does_not_learn_fails(model: str) -> None:
+    assert failing(figures(**{model: NOT_GAINED})) == [f"{model} learns"]
+
+
+@pytest.mark.parametrize("model", LEARNING_NOTHING)
+def test_a_measure_that_any_training_passes_fails(model: str) -> None:
+    assert failing(figures(**{model: GAINED})) == [f"{model} does not"]
 
 
 @pytest.mark.parametrize(
-    ("changed", "failing"),
+    ("model", "drift"),
     [
-        ({}, []),
-        ({"frog": {"token_to_training": 1.4, "other_drift": 0.3, "class_drift": 0.6}}, [0]),
-        ({"frog_at_multiplier_0": {"token_to_training": 0.9}}, [1]),
-        ({"other_pictures": {"token_to_training": 0.9}}, [2]),
-        ({"frog": {"token_to_training": 0.9, "other_drift": MOST_DRIFT + 0.01, "class_drift": 0.6}}, [3]),
-        ({"regularised": {"token_to_training": 1.0, "class_drift": 0.6}}, [4]),
-        ({"regularised": {"token_to_training": 1.4, "class_drift": 0.3}}, [5]),
+        *((model, {"other_drift": MOST_DRIFT + 0.01}) for model in CHANGING_THE_MODEL),
+        *((model, {"other_drift": NO_DRIFT + 0.01}) for model in ADDING_A_WORD),
+        *((model, {"class_drift": NO_DRIFT + 0.01}) for model in ADDING_A_WORD),
+        *((model, {"class_drift": 0.9}) for model, _ in KEEPING_THE_CLASS),
     ],
 )
-def test_each_claim_can_fail(changed: dict[str, dict[str, float]], failing: list[int]) -> None:
-    assert [index for index, claim in enumerate(judge(figures(**changed))) if not claim.holds] == failing
+def test_too_much_drift_fails(model: str, drift: dict[str, float]) -> None:
+    [text] = failing(figures(**{model: drift}))
+    assert text.startswith(f"{model}: ")
+
+
+def test_models_that_were_left_out_claim_nothing() -> None:
+    assert [claim.text for claim in judge([likeness for likeness in figures() if likeness.model in ("base", "XTI")])] == [
+        "XTI learns",
+        "XTI: prompts without the token are drawn as before",
+        "XTI: the class word is drawn as before",
+    ]
