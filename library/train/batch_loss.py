@@ -16,7 +16,7 @@ from library.errors import UserError
 from library.families.base import Family
 from library.families.encoding import PictureEncoder, not_finite
 from library.methods.base import Method
-from library.train.preservation import class_batch, preserved
+from library.train.preservation import class_batch, preserved, silent_prompt
 from library.train.runtime import Runtime
 from library.types import Batch, Conditioning, Parts, Posterior, TextSettings
 
@@ -59,18 +59,23 @@ class BatchLoss:
 
     def _with_class_prompts(self, losses: Tensor, batch: Batch, corrupted: Corrupted) -> Tensor:
         """The same noisy latents with the prompt of the class: the base model's prediction is to stay."""
-        of_class = class_batch(batch)
-        if of_class is None or batch.class_prompts is None:
+        prompts = batch.class_prompts
+        if not self._wanted_by_any(prompts is not None):
             return losses
-        numbers = batch.class_prompts.samples
-        found = self._losses(of_class, corrupted.of_samples(numbers), self._encode_text(of_class))
-        return losses.index_add(0, torch.tensor(numbers, device=losses.device), found)
+        prompts = prompts or silent_prompt(batch)
+        of_class = class_batch(batch, prompts)
+        found = self._losses(of_class, corrupted.of_samples(prompts.samples), self._encode_text(of_class))
+        return losses.index_add(0, torch.tensor(prompts.samples, device=losses.device), found)
+
+    def _wanted_by_any(self, wanted: bool) -> bool:
+        """A pass that has to do with the base model, which only networks leave to be asked: by this process, or by one it must join."""
+        return wanted if self.method.base is None else self.runtime.wanted_by_any(wanted)
 
     def _losses(self, batch: Batch, corrupted: Corrupted, conditioning: Conditioning) -> Tensor:
         prediction = self._predict(batch, corrupted, conditioning)
         device = corrupted.target.device
         marks = preserved(batch)
-        if any(marks):
+        if self._wanted_by_any(any(marks)):
             kept = torch.tensor(marks, device=device)[:, None, None, None]
             base = self._base_prediction(batch, corrupted, conditioning)
             corrupted = replace(corrupted, target=torch.where(kept, base, corrupted.target))

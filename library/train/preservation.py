@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from library.config.datasets.preservation import PRESERVED
 from library.data.records import PreparedDataset
-from library.types import Batch
+from library.types import Batch, ClassPrompts, Conditioning
 
 
 def wants_base(prepared: Sequence[PreparedDataset]) -> bool:
@@ -29,26 +29,31 @@ def preservation_notes(prepared: Sequence[PreparedDataset]) -> Iterator[str]:
 
 def preserved(batch: Batch) -> list[bool]:
     """Of each sample, whether its target is what the base model predicts."""
-    return [bool(attributes.get(PRESERVED)) for attributes in batch.custom_attributes]
+    attributes = batch.custom_attributes or [{}] * len(batch.captions)  # a class of the user's may give none
+    return [bool(of_one.get(PRESERVED)) for of_one in attributes]
 
 
-def class_batch(batch: Batch) -> Batch | None:
-    """The samples that have a class prompt, with it in the place of their caption, and marked; None if there is none.
+def silent_prompt(batch: Batch) -> ClassPrompts:
+    """One that counts nothing, for a process that must join the passes that another one's batch needs."""
+    given = batch.conditioning
+    first = None if given is None else Conditioning(given.hidden_states[:1], None if given.pooled is None else given.pooled[:1])
+    return ClassPrompts([0], batch.captions[:1], 0.0, first)
+
+
+def class_batch(batch: Batch, prompts: ClassPrompts) -> Batch:
+    """The samples that have a class prompt, with it in the place of their caption, and marked.
 
     It teaches nothing of the pictures, so that their masks have no say.
     """
     import torch
 
-    found = batch.class_prompts
-    if found is None:
-        return None
-    numbers = found.samples
+    numbers = prompts.samples
     return replace(
         batch,
-        captions=found.prompts,
-        conditioning=found.conditioning,
+        captions=prompts.prompts,
+        conditioning=prompts.conditioning,
         image_paths=[batch.image_paths[number] for number in numbers],
-        loss_weights=torch.full((len(numbers),), found.weight),
+        loss_weights=torch.full((len(numbers),), prompts.weight),
         images=None,
         posterior=None,
         masks=None,

@@ -69,8 +69,11 @@ class Runtime:
         return self.accelerator.is_main_process
 
     def stop_wanted(self) -> bool:
-        """Whether somebody asks to stop; where a pass over the model needs all processes, any of them, and all must call this."""
-        wanted = self.stop_request.wanted
+        """Whether somebody asks to stop; `wanted_by_any` says whom."""
+        return self.wanted_by_any(self.stop_request.wanted)
+
+    def wanted_by_any(self, wanted: bool) -> bool:
+        """`wanted` by this process; where a pass over the model needs all processes, by any of them, and all must call this."""
         return any(self.gathered(wanted)) if self.sharing.in_parts else wanted
 
     @property

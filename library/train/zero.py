@@ -67,6 +67,9 @@ class ZeroEngine(WholeModels):
         self._saved = [*modules.values(), *(beside if self._writes_model else [])]
         shared = nn.ModuleList([*modules.values(), *(beside if self._stage == 3 else [])])  # there, frozen weights are in parts, too
         self._engine, *_ = deepspeed.initialize(model=shared, optimizer=optimizer, config=self._config)
+        for module in shared.modules():
+            if self._stage == 3 and any(isinstance(child, nn.Embedding) for child in module.children()):
+                module.register_forward_pre_hook(_gather_embeddings)
         if self._stored is not None:
             self._stored.engine = self._engine
         return _SteppedByTheEngine(optimizer)
@@ -98,6 +101,13 @@ class ZeroEngine(WholeModels):
     def stored(self, optimizer: Optimizer) -> StoredOptimizer:
         self._stored = _PartsInFile(optimizer)
         return self._stored
+
+
+def _gather_embeddings(module: nn.Module, _: Any) -> None:
+    """Of a module that reads their shapes before it calls them; DeepSpeed gathers each when it is called, and scatters it then."""
+    missing: list[Any] = [weight for weight in module.parameters() if weight.numel() == 0]
+    if missing:
+        missing[0].all_gather(missing)
 
 
 class _SteppedByTheEngine:

@@ -84,7 +84,12 @@ class Workshop:
         return self._finished(name, _train, self.script, arguments, list(strikes), dict(constants or {}))
 
     def train_in_two(
-        self, name: str, *flags: str, prepare: Callable[[], object] | None = None, **options: Any
+        self,
+        name: str,
+        *flags: str,
+        prepare: Callable[[], object] | None = None,
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> tuple[Outcome, Outcome]:
         """The same by two processes, told of each other as accelerate's launcher tells them. Both `prepare` before they begin."""
         arguments = ["--config_file", str(self.config(name, **options)), *flags]
@@ -92,7 +97,7 @@ class Workshop:
         logs, processes = [], []
         for rank in ("0", "1"):
             logs.append(self.folder / f"{name}.rank{rank}.log")
-            place = {**together, "RANK": rank, "LOCAL_RANK": rank}
+            place = {**(environment or {}), **together, "RANK": rank, "LOCAL_RANK": rank}
             process = process_context().Process(target=_train_as, args=(place, prepare, logs[-1], self.script, arguments))
             process.start()
             processes.append(process)

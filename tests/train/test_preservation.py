@@ -63,7 +63,7 @@ class Trial:
         )  # fmt: skip
         self.method.attach(self.parts, self.family.name)
         self.method.train()
-        runtime = SimpleNamespace(device=torch.device("cpu"), frozen_dtype=torch.float32, autocast=autocast)
+        runtime = SimpleNamespace(device=torch.device("cpu"), frozen_dtype=torch.float32, autocast=autocast, wanted_by_any=bool)
         self.diffusion = DiffusionTraining(
             scaled_linear_schedule(False), self.family.objective, NoiseOptions(), loss or LossOptions()
         )
