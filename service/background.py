@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.assembly import address_rules, make_workshop
+from service.assembly import address_rules
 from service.executors.choose import make_executor, slots_of
 from service.janitor import Janitor
 from service.jobs.work import make_stages
@@ -25,9 +25,8 @@ class Background:
             return post(url, body, headers, rules)
 
         self.sender = Sender(services.database, services.secrets, send)
-        workshop = make_workshop(settings, services.database, services.store)
         self.executor = make_executor(settings)
-        self.worker = Worker(services.board, settings, self.executor, slots_of(settings), make_stages(workshop))
+        self.worker = Worker(services.board, settings, self.executor, slots_of(settings), make_stages(services.workshop))
 
         self.janitor = Janitor(services.database, services.store, settings)
 

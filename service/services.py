@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from service.assembly import make_store
+from service.assembly import make_store, make_workshop
 from service.database.engine import Database
 from service.jobs.board import JobBoard
+from service.jobs.work import Workshop
 from service.keys import ANONYMOUS_CALLS_PER_MINUTE, Door, Keys
 from service.settings import ServiceSettings
 from service.storage.store import Store
@@ -29,6 +30,7 @@ class Services:
     board: JobBoard
     store: Store
     uploads: Uploads
+    workshop: Workshop  # base models, trainers, and what requests mean here
 
 
 def make_services(settings: ServiceSettings) -> Services:
@@ -36,7 +38,7 @@ def make_services(settings: ServiceSettings) -> Services:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.database)
     database.upgrade()
-    keys, outbox = Keys(database), Outbox()
+    keys, outbox, store = Keys(database), Outbox(), make_store(settings)
     door = Door(keys, Throttle(settings.creates_per_minute), Throttle(settings.calls_per_minute), Throttle(ANONYMOUS_CALLS_PER_MINUTE))
     return Services(
         settings=settings,
@@ -46,8 +48,9 @@ def make_services(settings: ServiceSettings) -> Services:
         outbox=outbox,
         secrets=WebhookSecrets(database),
         board=JobBoard(database, outbox, settings.queued_jobs_per_project),
-        store=make_store(settings),
+        store=store,
         uploads=Uploads(database),
+        workshop=make_workshop(settings, database, store),
     )
 
 

@@ -59,12 +59,16 @@ class Workshop:
     def folder(self, job: Job) -> JobFolder:
         return JobFolder(self.jobs_dir / job.id)
 
+    def resolve(self, request: TrainingRequest) -> ResolvedRequest:
+        """With the files that its names stand for here and now; BadInput where there are none. Its `to_json()` is a job's `resolved`."""
+        return resolve(request, self.machine, read_models(self.models_file))
+
     def resolved(self, job: Job) -> ResolvedRequest:
-        """What the job's client asked for, with the files that its names stand for here and now."""
+        """What the job's client asked for."""
         if job.resolved is None:
             raise StageFailed("this job was started without inputs")
         try:
-            return resolve(TrainingRequest.from_json(job.resolved["request"]), self.machine, read_models(self.models_file))
+            return self.resolve(TrainingRequest.from_json(job.resolved["request"]))
         except (BadInput, UserError) as error:
             raise StageFailed(str(error)) from None
 
