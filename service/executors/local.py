@@ -79,7 +79,8 @@ class LocalExecutor:
     def adopt(self, handle: Handle) -> Status | None:
         record = record_of(self._folder, handle)
         if (ended := record.exit()) is not None:
-            self._runners.pop(handle, None)
+            if (runner := self._runners.pop(handle, None)) is not None:
+                runner.wait()  # that was its last deed
             return ended
         started = record.start()
         if started is None:

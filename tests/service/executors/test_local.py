@@ -241,6 +241,16 @@ def test_limits_are_set(tmp_path: Path) -> None:
     assert others == ["77", "0", "0077"]
 
 
+@LINUX
+def test_processes_are_limited_on_top_of_those_that_the_user_has(tmp_path: Path) -> None:
+    executor = local(tmp_path)
+    script = "awk '/Max processes/ { print $3, $4 }' /proc/self/limits"
+    handle = executor.submit(shell(tmp_path, script, limits=Limits(processes=1000)))
+    over(executor, handle)
+    soft, hard = map(int, executor.logs(handle).split())
+    assert soft == hard > 1000
+
+
 def test_the_time_is_limited(tmp_path: Path) -> None:
     executor = local(tmp_path)
     status = over(executor, executor.submit(shell(tmp_path, "sleep 1000", limits=Limits(seconds=0.1))))
