@@ -89,19 +89,19 @@ class Cluster:
         wait_for((folder / "socket").exists, "munged")
 
     def start_controller(self) -> None:
-        self._start("slurmctld", "-D")
+        self._controller = self._start("slurmctld", "-D")
         wait_for(lambda: "UP" in self.ask("scontrol", "ping"), "slurmctld")
 
     def stop_controller(self) -> None:
-        """As if the machine that it runs on were down."""
-        daemon = next(daemon for daemon in self._daemons if Path(str(daemon.args[0])).name == "slurmctld" and daemon.poll() is None)  # type: ignore[index]
-        daemon.kill()
-        daemon.wait()
+        """As for an upgrade: it writes down what it knows."""
+        self._controller.terminate()
+        self._controller.wait(60)
 
-    def _start(self, program: str, *options: str) -> None:
+    def _start(self, program: str, *options: str) -> subprocess.Popen[bytes]:
         command = [str(shutil.which(program, path=_path())), *options]
         with (self.folder / "daemons.log").open("ab") as log:
             self._daemons.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
+        return self._daemons[-1]
 
     def stop(self) -> None:
         with suppress(subprocess.SubprocessError, OSError):
