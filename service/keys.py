@@ -7,7 +7,7 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -146,7 +146,8 @@ class Door:
         written = request.headers.get("idempotency-key")
         if written is not None and not 0 < len(written) <= LONGEST_IDEMPOTENCY_KEY:
             raise Problem(400, "Bad Idempotency-Key", f"an Idempotency-Key has 1 to {LONGEST_IDEMPOTENCY_KEY} characters")
-        return Caller(caller.project_id, caller.key_id, caller.scopes, written)
+        own = None if written is None else f"{caller.key_id}:{written}"  # two clients of a project may think of the same
+        return replace(caller, idempotency_key=own)
 
 
 def _slow_down(seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, select
@@ -13,7 +13,7 @@ from service.database.engine import Database
 from service.database.tables import IdempotencyRecord
 from service.jobs.board import NewJob
 from service.keys import Caller, Trainer
-from service.problems import FieldMistake, Problem, invalid
+from service.problems import FieldMistake, Problem, invalid, not_found, route_with
 from service.services import Services
 
 
@@ -149,6 +149,25 @@ def test_a_job_is_made_once_though_the_answer_was_lost(client: TestClient, calls
         session.execute(delete(IdempotencyRecord))
     assert client.post("/jobs", headers={"Idempotency-Key": "k"}).json() == first
     assert client.post("/jobs").json() != first
+
+
+def test_two_clients_of_a_project_may_think_of_the_same_key(client: TestClient, calls: list[Any], services: Services) -> None:
+    second = {"Authorization": services.keys.create(services.keys.project("default"), "second"), "Idempotency-Key": "1"}
+    first = client.post("/jobs", headers={"Idempotency-Key": "1"}).json()
+    assert client.post("/jobs", headers=second).json() != first
+
+
+def test_a_view_tells_problems_in_its_own_words(app: FastAPI, client: TestClient) -> None:
+    router = APIRouter(route_class=route_with(lambda problem: JSONResponse({"errors": [problem.detail]}, 200)))
+
+    @router.get("/theirs")
+    def theirs(caller: Trainer, count: int) -> int:
+        raise not_found("thing")
+
+    app.include_router(router)
+    assert client.get("/theirs?count=1").json() == {"errors": ["there is no thing"]}
+    assert client.get("/theirs?count=x").json()["errors"][0].startswith("count: ")
+    assert client.get("/theirs?count=1", headers={"Authorization": ""}).json()["errors"][0].startswith("send your API key")
 
 
 def test_a_request_that_is_being_worked_on_is_not_begun_again(client: TestClient, calls: list[Any], app: FastAPI) -> None:
