@@ -25,8 +25,9 @@ from service.services import Services, make_services, services_of
 from service.settings import ServiceSettings
 from service.storage.local import LocalStore
 from service.storage.routes import storage_router
+from service.views import graphql
 
-ROUTERS: tuple[APIRouter, ...] = (jobs.router,)  # of the views
+ROUTERS: tuple[APIRouter, ...] = (jobs.router, graphql.router)  # of the views
 log = logging.getLogger("service")
 health = APIRouter(include_in_schema=False)
 

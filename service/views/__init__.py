@@ -1,0 +1,1 @@
+"""The APIs that clients know, as views of the jobs: each speaks one protocol, and decides nothing."""
