@@ -25,9 +25,12 @@ from service.services import Services, make_services, services_of
 from service.settings import ServiceSettings
 from service.storage.local import LocalStore
 from service.storage.routes import storage_router
-from service.views import graphql
+from service.views import dreambooth, graphql, replicate, replicate_files, replicate_models
+from service.views.connect import connect
 
-ROUTERS: tuple[APIRouter, ...] = (jobs.router, graphql.router)  # of the views
+ROUTERS: tuple[APIRouter, ...] = (
+    jobs.router, graphql.router, replicate.router, replicate_models.router, replicate_files.router, dreambooth.router,
+)  # fmt: skip
 log = logging.getLogger("service")
 health = APIRouter(include_in_schema=False)
 
@@ -36,6 +39,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     """The service, ready to be served; what works in the background starts with the server (the application's lifespan)."""
     services = make_services(settings)
     app = FastAPI(title="Tadpole training service", lifespan=_lifespan, docs_url=None, redoc_url=None)
+    connect(services)
     app.state.services = services
     app.add_exception_handler(Problem, _tell_problem)
     app.add_exception_handler(RequestValidationError, _tell_validation)

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from service.database.tables import Job
 from service.jobs.board import JobBoard
-from service.jobs.states import BUILDING, PREPARING, PUBLISHING, SUCCEEDED, TRAINING
+from service.jobs.states import BUILDING, PREPARING, PUBLISHING, QUEUED, SUCCEEDED, TRAINING
 from service.services import Services
 from service.settings import ServiceSettings
 
@@ -39,9 +39,8 @@ def drive(services: Services) -> Callable[..., Job]:
     def go(job_id: str, to: str = SUCCEEDED, **changes: object) -> Job:
         project_id = services.keys.project("default")
         state = board.get(project_id, job_id).state
-        for following in (PREPARING, TRAINING, BUILDING, PUBLISHING, SUCCEEDED):
-            if state == to:
-                break
+        path = (QUEUED, PREPARING, TRAINING, BUILDING, PUBLISHING, SUCCEEDED)
+        for following in path[path.index(state) + 1 : path.index(to) + 1]:
             done = changes if following == SUCCEEDED else {"started_at": board.clock()} if following == PREPARING else {}
             assert board.advance(job_id, state, following, **done)
             state = following
