@@ -44,7 +44,6 @@ class ServiceSettings:
     allow_private_nets: tuple[str, ...] = option((), "Networks that such URLs may lead to although they are private, such as 10.0.0.0/8.")
     allow_ports: tuple[str, ...] = option((), "Ports that such URLs may name besides 80 and 443.")
     trainers: Path | None = option(None, "The folder of installed trainer packages; without it trainers in data_dir.")
-    templates: Path | None = option(None, "The folder of further templates for packages; without it templates in data_dir.")
     models_file: Path | None = option(None, "The .toml file of base models that jobs may name; without it models.toml in data_dir.")
     store: str | None = option(None, "s3://bucket/prefix instead of files in data_dir. Keys come from AWS_* variables.")
     store_endpoint: str | None = option(None, "The address of an S3-compatible server that is not Amazon's.")

@@ -1,12 +1,15 @@
 """Who wins among default, file, environment and flag; what a mistake is told."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import service
+from library.config.declare import options_of
 from library.errors import UserError
-from service.settings import read_settings
+from service.settings import ServiceSettings, read_settings
 
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
@@ -51,3 +54,9 @@ def test_mistakes_say_where_they_are(argv: list[str], environment: dict[str, str
     with pytest.raises(UserError) as raised:
         read_settings(["--data_dir", str(tmp_path), *argv], environment)
     assert said in str(raised.value)
+
+
+def test_every_setting_is_used():
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in Path(service.__file__).parent.rglob("*.py"))
+    unused = [entry.name for entry in options_of(ServiceSettings) if not re.search(rf"\.{entry.name}\b", sources)]
+    assert set(unused) <= {"config"}  # read before there are settings
