@@ -25,11 +25,11 @@ from service.services import Services, make_services, services_of
 from service.settings import ServiceSettings
 from service.storage.local import LocalStore
 from service.storage.routes import storage_router
-from service.views import dreambooth, graphql, replicate, replicate_files, replicate_models
+from service.views import cerebrium, dreambooth, graphql, replicate, replicate_files, replicate_models
 from service.views.connect import connect
 
 ROUTERS: tuple[APIRouter, ...] = (
-    jobs.router, graphql.router, replicate.router, replicate_models.router, replicate_files.router, dreambooth.router,
+    jobs.router, graphql.router, replicate.router, replicate_models.router, replicate_files.router, dreambooth.router, cerebrium.router,
 )  # fmt: skip
 log = logging.getLogger("service")
 health = APIRouter(include_in_schema=False)

@@ -15,19 +15,19 @@ from service.training.fields import BadInput
 from service.views.replicate_jobs import (
     EXPERIMENTAL,
     OFFICIAL,
-    digest_of,
     new_training,
     official_view,
     training_view,
-    twin,
     webhook_of,
 )
 from service.views.replicate_models import find_model
 from service.views.replicate_pages import page_view
+from service.views.taking import digest_of, twin
 
 router = APIRouter(prefix="/v1", tags=["Replicate"])
 Given = Annotated[Services, Depends(services_of)]
 APIS = (OFFICIAL, EXPERIMENTAL)
+TWIN_SECONDS = 120.0
 
 
 class NewTraining(BaseModel):
@@ -52,7 +52,7 @@ def create(
     destination_owner, _, destination_name = body.destination.partition("/")
     find_model(services, caller, destination_owner, destination_name)
     digest = digest_of(asked, body.model_dump())
-    if x_stainless_retry_count != "0" and (earlier := twin(services, caller, (OFFICIAL,), digest)):
+    if x_stainless_retry_count != "0" and (earlier := twin(services, caller, (OFFICIAL,), digest, TWIN_SECONDS)):
         return official_view(services, earlier)
     details = {
         "model": f"{owner}/{name}", "version": version, "destination": body.destination, "trainer_version": asked, "request_digest": digest,

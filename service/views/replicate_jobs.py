@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +14,6 @@ from service.intake.addresses import ForbiddenAddress, checked_url
 from service.jobs.board import NewJob
 from service.jobs.results import OUTPUT_ZIP
 from service.jobs.states import CANCELED, FAILED, QUEUED, SUCCEEDED
-from service.keys import Caller
 from service.logs import JobLog
 from service.problems import FieldMistake, invalid
 from service.services import Services
@@ -29,8 +26,6 @@ from service.webhooks.outbox import COMPLETED, DEFAULT_EVENTS
 
 OFFICIAL, EXPERIMENTAL = "replicate", "dreambooth"
 STATUS = {QUEUED: "starting", SUCCEEDED: "succeeded", FAILED: "failed", CANCELED: "canceled"}
-TWIN_SECONDS = 120.0
-TWINS_LOOKED_AT = 50  # jobs of the project, the newest
 
 
 @dataclass(frozen=True)
@@ -78,19 +73,6 @@ def new_training(
         api=api, name=str(details["model"] if api == EXPERIMENTAL else details["destination"]), inputs=given, resolved=resolved,
         details=details, webhook=webhook.url, webhook_events=webhook.events, warnings=warnings, is_ready=True,
     )  # fmt: skip
-
-
-def digest_of(*parts: object) -> str:
-    """The same for the same request."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def twin(services: Services, caller: Caller, apis: Sequence[str], digest: str, seconds: float = TWIN_SECONDS) -> Job | None:
-    """The job that the same request of the same key made a moment ago: its answer was lost on the way."""
-    since = services.board.clock() - seconds
-    recent = services.board.page(caller.project_id, apis=apis, limit=TWINS_LOOKED_AT).rows
-    same = (job for job in recent if job.key_id == caller.key_id and job.details.get("request_digest") == digest)
-    return next((job for job in same if job.created_at >= since), None)
 
 
 def official_view(services: Services, job: Job) -> dict[str, Any]:

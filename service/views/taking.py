@@ -1,10 +1,14 @@
-"""What the views have in common: inputs checked before anything is made."""
+"""What the views have in common: inputs checked before anything is made, requests that came twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 
 from library.errors import UserError
+from service.database.tables import Job
+from service.keys import Caller
 from service.problems import FieldMistake, Problem, invalid
 from service.services import Services
 from service.training.fields import BadInput
@@ -12,6 +16,7 @@ from service.training.request import TrainingRequest
 from service.training.resolved import ResolvedRequest
 
 Read = Callable[[Mapping[str, object]], TrainingRequest]
+TWINS_LOOKED_AT = 50  # jobs of the project, the newest
 
 
 def checked(services: Services, read: Read, inputs: Mapping[str, object], prefix: str = "") -> ResolvedRequest:
@@ -26,6 +31,19 @@ def checked(services: Services, read: Read, inputs: Mapping[str, object], prefix
 
 def of_bad_input(error: BadInput, prefix: str = "") -> Problem:
     return invalid([FieldMistake(f"{prefix}{problem.field}", problem.message) for problem in error.problems])
+
+
+def digest_of(*parts: object) -> str:
+    """The same for the same request."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def twin(services: Services, caller: Caller, apis: Sequence[str], digest: str, seconds: float) -> Job | None:
+    """The job that the same request of the same key made a moment ago: its answer was lost on the way."""
+    since = services.board.clock() - seconds
+    recent = services.board.page(caller.project_id, apis=apis, limit=TWINS_LOOKED_AT).rows
+    same = (job for job in recent if job.key_id == caller.key_id and job.details.get("request_digest") == digest)
+    return next((job for job in same if job.created_at >= since), None)
 
 
 def upload_limit(services: Services) -> int:
