@@ -42,7 +42,7 @@ def calls(app: FastAPI) -> list[Any]:
         seen.append("refuse")
         raise invalid([FieldMistake("input.seed", "too large"), FieldMistake("input.steps", "missing")])
 
-    @app.post("/jobs")
+    @app.post("/test/jobs")
     def jobs(caller: Trainer) -> str:
         services: Services = app.state.services
         return services.board.create(caller, NewJob("replicate")).id
@@ -144,17 +144,17 @@ def test_keys_of_others_are_others(client: TestClient, calls: list[Any], service
 
 
 def test_a_job_is_made_once_though_the_answer_was_lost(client: TestClient, calls: list[Any], services: Services) -> None:
-    first = client.post("/jobs", headers={"Idempotency-Key": "k"}).json()
+    first = client.post("/test/jobs", headers={"Idempotency-Key": "k"}).json()
     with services.database.writing() as session:
         session.execute(delete(IdempotencyRecord))
-    assert client.post("/jobs", headers={"Idempotency-Key": "k"}).json() == first
-    assert client.post("/jobs").json() != first
+    assert client.post("/test/jobs", headers={"Idempotency-Key": "k"}).json() == first
+    assert client.post("/test/jobs").json() != first
 
 
 def test_two_clients_of_a_project_may_think_of_the_same_key(client: TestClient, calls: list[Any], services: Services) -> None:
     second = {"Authorization": services.keys.create(services.keys.project("default"), "second"), "Idempotency-Key": "1"}
-    first = client.post("/jobs", headers={"Idempotency-Key": "1"}).json()
-    assert client.post("/jobs", headers=second).json() != first
+    first = client.post("/test/jobs", headers={"Idempotency-Key": "1"}).json()
+    assert client.post("/test/jobs", headers=second).json() != first
 
 
 def test_a_view_tells_problems_in_its_own_words(app: FastAPI, client: TestClient) -> None:

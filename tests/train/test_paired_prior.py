@@ -46,7 +46,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_paper():
         [0, 0, 1, 1], loss_factor=2.0,
     )  # fmt: skip
     diffusion = DiffusionTraining(scaled_linear_schedule(False), family.objective, NoiseOptions(), LossOptions())
-    runtime = SimpleNamespace(device=torch.device("cpu"), frozen_dtype=torch.float32, autocast=torch.enable_grad)
+    runtime = SimpleNamespace(device=torch.device("cpu"), frozen_dtype=torch.float32, autocast=torch.enable_grad, wanted_by_any=bool)
     seen = []
     loss = BatchLoss(
         family, parts, diffusion, runtime, None, TextSettings(), 7, method, lambda *facts: seen.append(facts[2].detach())

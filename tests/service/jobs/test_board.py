@@ -53,7 +53,7 @@ def driver(board: JobBoard) -> Driver:
 
 
 def ready(board: JobBoard, caller: Caller, **values: object) -> str:
-    return board.create(caller, NewJob("replicate", is_ready=True, **values)).id  # type: ignore[arg-type]
+    return board.create(caller, NewJob("console", is_ready=True, **values)).id  # type: ignore[arg-type]
 
 
 def test_every_state_is_reached_and_left_or_final() -> None:
@@ -99,10 +99,10 @@ def test_starting_twice_starts_once(board: JobBoard, caller: Caller) -> None:
 
 def test_the_same_request_makes_one_job(board: JobBoard, caller: Caller, clock: Clock) -> None:
     keyed = Caller(caller.project_id, caller.key_id, caller.scopes, "k")
-    first = board.create(keyed, NewJob("replicate"))
-    assert board.create(keyed, NewJob("replicate")).id == first.id
+    first = board.create(keyed, NewJob("console"))
+    assert board.create(keyed, NewJob("console")).id == first.id
     clock.now += 25 * 3600
-    assert board.create(keyed, NewJob("replicate")).id != first.id
+    assert board.create(keyed, NewJob("console")).id != first.id
 
 
 def test_jobs_of_others_do_not_exist(board: JobBoard, caller: Caller) -> None:
@@ -174,7 +174,7 @@ def test_no_job_is_taken_by_two(board: JobBoard, caller: Caller) -> None:
 
 @pytest.mark.parametrize("state", [CREATED, UPLOADING, QUEUED])
 def test_what_does_not_run_is_canceled_at_once(state: str, board: JobBoard, caller: Caller) -> None:
-    job = board.create(caller, NewJob("replicate", is_ready=state == QUEUED))
+    job = board.create(caller, NewJob("console", is_ready=state == QUEUED))
     if state == UPLOADING:
         board.mark_uploading(caller.project_id, job.id, "k")
     canceled = board.cancel(caller.project_id, job.id, "mia")
@@ -263,12 +263,12 @@ def test_pages_go_forth_and_back_while_jobs_are_added(board: JobBoard, caller: C
     ids = []
     for _ in range(5):
         clock.now += 1
-        ids.append(board.create(caller, NewJob("replicate")).id)
+        ids.append(board.create(caller, NewJob("console")).id)
     newest = ids[::-1]
     first = board.page(caller.project_id, limit=2)
     assert ([job.id for job in first.rows], first.previous) == (newest[:2], None)
     clock.now += 1
-    board.create(caller, NewJob("replicate"))
+    board.create(caller, NewJob("console"))
     second = board.page(caller.project_id, limit=2, cursor=first.next)
     third = board.page(caller.project_id, limit=2, cursor=second.next)
     assert [job.id for job in (*second.rows, *third.rows)] == newest[2:]
@@ -281,7 +281,7 @@ def test_pages_go_forth_and_back_while_jobs_are_added(board: JobBoard, caller: C
 def test_pages_of_some_states_and_apis(board: JobBoard, caller: Caller) -> None:
     job_id = ready(board, caller)
     board.create(caller, NewJob("tiyaro"))
-    assert [job.id for job in board.page(caller.project_id, apis=["replicate", "dreambooth"]).rows] == [job_id]
+    assert [job.id for job in board.page(caller.project_id, apis=["console", "dreambooth"]).rows] == [job_id]
     assert [job.id for job in board.page(caller.project_id, states=[QUEUED]).rows] == [job_id]
 
 
@@ -293,9 +293,9 @@ def test_a_cursor_that_nobody_gave(cursor: str, board: JobBoard, caller: Caller)
 
 
 def test_webhooks_and_audit_are_written_with_the_change(board: JobBoard, caller: Caller, driver: Driver, services: Services) -> None:
-    wanted = NewJob("replicate", webhook="https://example.org/?a=1", webhook_events=("start", "output", "completed"), is_ready=True)
+    wanted = NewJob("console", webhook="https://example.org/?a=1", webhook_events=("start", "output", "completed"), is_ready=True)
     job_id = board.create(caller, wanted).id
-    services.outbox.show_jobs_of("replicate", lambda job: {"id": job.id, "status": job.state})
+    services.outbox.show_jobs_of("console", lambda job: {"id": job.id, "status": job.state})
     assert driver.claim()
     for state, following in ((PREPARING, TRAINING), (TRAINING, BUILDING), (BUILDING, PUBLISHING)):
         board.advance(job_id, state, following)

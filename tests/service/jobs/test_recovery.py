@@ -156,7 +156,7 @@ class World:
         }
         keys = Keys(self.database)
         self.caller = Caller(keys.project("p"), "k", frozenset())
-        wanted = NewJob("replicate", webhook="https://example.org", webhook_events=EVENTS, is_ready=True)
+        wanted = NewJob("console", webhook="https://example.org", webhook_events=EVENTS, is_ready=True)
         self.job_id = self.board.create(self.caller, wanted).id
         self.database.fate = self.fate
         self.lives = 0
