@@ -113,6 +113,18 @@ class Workshop:
             return self.train(name, strikes=strikes, **options)
         return outcome
 
+    def killed_and_resumed(self, backward: int) -> str:
+        """The digest of what a run comes to that is killed after its n-th backward pass, and goes on."""
+        assert self.train("killed", strikes=[Strike("library.train.runtime.Runtime.backward", backward, "after")]).code == -KILL
+        outcome = self.go_on("killed")
+        assert outcome.code == 0, outcome.output
+        return tensors_hash(self.output("killed") / "toad.safetensors")
+
+    def with_workers(self) -> str:
+        """The digest of what a run comes to whose pictures two loader processes read."""
+        assert self.train("workers", max_data_loader_n_workers=2).code == 0
+        return tensors_hash(self.output("workers") / "toad.safetensors")
+
     def count_calls(self, name: str, functions: Sequence[str], **options: Any) -> Counter[str]:
         """How often a whole run calls each of the functions."""
         counts = self.folder / f"{name}.counts.json"

@@ -19,7 +19,7 @@ from library.methods.adapter import AdapterMethod
 from library.train.batch_loss import BatchLoss
 from library.types import Batch, BatchPlace, Posterior, TextSettings
 from tests.tiny_models import tiny_sd1_parts
-from tests.train.runs import KILL, Strike, Workshop, make_workshop, tensors_hash, write_picture
+from tests.train.runs import Workshop, make_workshop, tensors_hash, write_picture
 
 NEEDS_PROCESSES = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
 CLASS_PICTURES = 3
@@ -104,16 +104,12 @@ def test_the_loss_of_a_step_is_the_sum_of_two_means(workshop, unbroken):
 
 @NEEDS_PROCESSES
 def test_killed_and_resumed(workshop, unbroken):
-    assert workshop.train("killed", strikes=[Strike("library.train.runtime.Runtime.backward", 6, "after")]).code == -KILL
-    outcome = workshop.go_on("killed")
-    assert outcome.code == 0, outcome.output
-    assert tensors_hash(workshop.output("killed") / "toad.safetensors") == unbroken
+    assert workshop.killed_and_resumed(backward=6) == unbroken
 
 
 @NEEDS_PROCESSES
 def test_with_workers_the_same(workshop, unbroken):
-    assert workshop.train("workers", max_data_loader_n_workers=2).code == 0
-    assert tensors_hash(workshop.output("workers") / "toad.safetensors") == unbroken
+    assert workshop.with_workers() == unbroken
 
 
 @NEEDS_PROCESSES

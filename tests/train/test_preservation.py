@@ -27,7 +27,7 @@ from library.types import Batch, BatchPlace, ClassPrompts, Posterior, TextSettin
 from networks import lora
 from tests.reference import preservation as reference
 from tests.tiny_models import tiny_sd1_folder, tiny_sd1_parts, tiny_sd2_parts, tiny_sdxl_parts
-from tests.train.runs import KILL, Strike, Workshop, make_workshop, tensors_hash
+from tests.train.runs import Workshop, make_workshop, tensors_hash
 
 MODELS = {
     "sd1": (tiny_sd1_parts, StableDiffusion()),
@@ -261,16 +261,12 @@ def unbroken(workshop) -> str:
 
 @NEEDS_PROCESSES
 def test_killed_and_resumed(workshop, unbroken):
-    assert workshop.train("killed", strikes=[Strike("library.train.runtime.Runtime.backward", 5, "after")]).code == -KILL
-    outcome = workshop.go_on("killed")
-    assert outcome.code == 0, outcome.output
-    assert tensors_hash(workshop.output("killed") / "toad.safetensors") == unbroken
+    assert workshop.killed_and_resumed(backward=5) == unbroken
 
 
 @NEEDS_PROCESSES
 def test_with_workers_the_same(workshop, unbroken):
-    assert workshop.train("workers", max_data_loader_n_workers=2).code == 0
-    assert tensors_hash(workshop.output("workers") / "toad.safetensors") == unbroken
+    assert workshop.with_workers() == unbroken
 
 
 @NEEDS_PROCESSES

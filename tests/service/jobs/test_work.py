@@ -5,11 +5,9 @@ import dataclasses
 import io
 import json
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -24,8 +22,7 @@ from service.jobs.states import CANCELED, FAILED, FINAL, SUCCEEDED, TRAINING
 from service.keys import Caller
 from service.services import Services
 from service.settings import ServiceSettings
-
-DEADLINE_SECONDS = 60.0
+from tests.service.waiting import wait_until
 
 # Packs the names of its pictures, and prints; "wait" waits, "fail" fails.
 SCRIPT = """
@@ -75,14 +72,8 @@ class Shop:
     def get(self, job_id: str) -> Job:
         return self.services.board.get(self.caller.project_id, job_id)
 
-    def until(self, what: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not what():
-            assert time.monotonic() < deadline, "it took too long"
-            time.sleep(0.02)
-
     def end(self, job_id: str) -> Job:
-        self.until(lambda: self.get(job_id).state in FINAL)
+        wait_until(lambda: self.get(job_id).state in FINAL)
         return self.get(job_id)
 
 
@@ -172,7 +163,7 @@ def test_a_started_job_keeps_its_pictures(shop: Shop) -> None:
 
 def test_a_cancel_reaches_what_runs(shop: Shop) -> None:
     job_id = shop.job("wait", pictures())
-    shop.until(lambda: shop.get(job_id).state == TRAINING and shop.get(job_id).handle)
+    wait_until(lambda: shop.get(job_id).state == TRAINING and shop.get(job_id).handle)
     answer = shop.client.post(f"/v1/jobs/{job_id}/cancel").json()
     assert (answer["state"], answer["canceling"]) == ("training", True)
     job = shop.end(job_id)
@@ -209,5 +200,5 @@ def test_own_files_are_read_without_the_network_and_only_by_their_project(shop: 
         assert (job.state, job.progress.get("pictures")) == (SUCCEEDED, 4)
     stranger = Caller(shop.services.keys.project("other"), "k", frozenset())
     job = shop.services.board.create(stranger, wanted)
-    shop.until(lambda: shop.services.board.get(stranger.project_id, job.id).state in FINAL)
+    wait_until(lambda: shop.services.board.get(stranger.project_id, job.id).state in FINAL)
     assert shop.services.board.get(stranger.project_id, job.id).state == FAILED

@@ -5,10 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,10 +21,10 @@ from service.jobs.worker import Worker, lives, own_name
 from service.keys import Caller, Keys
 from service.settings import ServiceSettings
 from service.webhooks.outbox import Outbox
+from tests.service.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("job_worker.py")
 ROOT = Path(__file__).resolve().parents[3]
-DEADLINE_SECONDS = 60.0
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="it forks, and ignores SIGTERM")
 
 
@@ -64,14 +62,8 @@ class Place:
     def go(self, job_id: str) -> None:
         (self.folder / job_id / "go").touch()
 
-    def until(self, what: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not what():
-            assert time.monotonic() < deadline, "it took too long"
-            time.sleep(0.02)
-
     def end(self, job_id: str) -> Job:
-        self.until(lambda: self.get(job_id).state in FINAL)
+        wait_until(lambda: self.get(job_id).state in FINAL)
         return self.get(job_id)
 
     def living(self, job_id: str) -> list[int]:
@@ -101,10 +93,10 @@ def place(database: Database, tmp_path: Path) -> Iterator[Place]:
 def test_a_training_outlives_the_service_and_ends_once(place: Place) -> None:
     job_id = place.job()
     place.begin()
-    place.until(lambda: place.runs(job_id))
+    wait_until(lambda: place.runs(job_id))
     place.kill()
     place.go(job_id)
-    place.until(lambda: not place.living(job_id))
+    wait_until(lambda: not place.living(job_id))
     assert place.get(job_id).state == TRAINING
     place.begin()
     job = place.end(job_id)
@@ -114,14 +106,14 @@ def test_a_training_outlives_the_service_and_ends_once(place: Place) -> None:
 def test_a_training_that_dies_while_nobody_looks_is_begun_again(place: Place) -> None:
     job_id = place.job()
     place.begin()
-    place.until(lambda: place.runs(job_id))
+    wait_until(lambda: place.runs(job_id))
     place.kill()
     for process in [psutil.Process(pid) for pid in place.living(job_id)]:
         for each in (*process.parents()[:-1], process):
             if "runner" in " ".join(_words(each)) or each == process:
                 each.kill()
     place.begin()
-    place.until(lambda: len(place.runs(job_id)) == 2)
+    wait_until(lambda: len(place.runs(job_id)) == 2)
     place.go(job_id)
     job = place.end(job_id)
     assert (job.state, job.restarts) == (SUCCEEDED, 1)
@@ -130,7 +122,7 @@ def test_a_training_that_dies_while_nobody_looks_is_begun_again(place: Place) ->
 def test_a_training_that_is_killed_fails_with_the_reason(place: Place) -> None:
     job_id = place.job()
     place.begin()
-    place.until(lambda: place.runs(job_id))
+    wait_until(lambda: place.runs(job_id))
     os.kill(place.runs(job_id)[0], signal.SIGKILL)
     job = place.end(job_id)
     assert (job.state, len(place.runs(job_id))) == (FAILED, 1)
@@ -140,19 +132,19 @@ def test_a_training_that_is_killed_fails_with_the_reason(place: Place) -> None:
 def test_a_training_that_will_not_end_is_killed_with_all_it_has_started(place: Place) -> None:
     job_id = place.job()
     place.begin()
-    place.until(lambda: place.runs(job_id))
-    place.until(lambda: len(place.living(job_id)) >= 2)
+    wait_until(lambda: place.runs(job_id))
+    wait_until(lambda: len(place.living(job_id)) >= 2)
     asked = place.board.cancel(place.caller.project_id, job_id, "mia")
     assert asked.is_canceling
     job = place.end(job_id)
     assert (job.state, job.error) == (CANCELED, "canceled by mia")
-    place.until(lambda: not place.living(job_id))
+    wait_until(lambda: not place.living(job_id))
 
 
 def test_devices_are_given_to_as_many_jobs_as_there_are(place: Place) -> None:
     jobs = [place.job() for _ in range(3)]
     place.begin()
-    place.until(lambda: sum(bool(place.runs(job_id)) for job_id in jobs) == 2)
+    wait_until(lambda: sum(bool(place.runs(job_id)) for job_id in jobs) == 2)
     states = {job_id: place.get(job_id) for job_id in jobs}
     assert sorted(job.device or "" for job in states.values()) == ["", "cpu", "cpu-2"]
     assert sorted(job.state for job in states.values()) == [QUEUED, TRAINING, TRAINING]
