@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 LIGHT = ("library.config", "library.errors", "library.seeding", "library.types")  # a mistake is told before anything heavy loads
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "bitsandbytes", "onnxruntime", "cv2", "numpy", "PIL", "rich")
+SLOW = ("fastapi", "sqlalchemy", "uvicorn", "httpx", "yaml", *HEAVY)  # what `tadpole --help` does not wait for
 SERVICE_MAY_IMPORT = ("library.config", "library.errors")  # it starts the scripts as anybody would, and loads no torch
 FORBIDDEN_WORDS = (r"\bTODO\b", r"\bFIXME\b", r"\bXXX\b", r"\bNotImplementedError\b", r"\bassert True\b")
 
@@ -168,14 +169,19 @@ def package_of(module: str) -> str:
     return ".".join(parts[: 2 if parts[0] == "library" else 1])
 
 
-@cache
 def heavy_libraries(module: str) -> frozenset[str]:
     """Which of HEAVY come with importing a module, directly or not."""
-    if module.split(".")[0] in HEAVY:
+    return slow_libraries(module) & set(HEAVY)
+
+
+@cache
+def slow_libraries(module: str) -> frozenset[str]:
+    """Which of SLOW do."""
+    if module.split(".")[0] in SLOW:
         return frozenset([module.split(".")[0]])
     path = modules().get(module)
     read = [found.module for found in imports(path) if found.at_top and not found.for_types] if path else []
-    return frozenset().union(*map(heavy_libraries, read))
+    return frozenset().union(*map(slow_libraries, read))
 
 
 def test_there_are_no_import_cycles() -> None:
@@ -216,7 +222,7 @@ def test_an_import_is_hidden_in_a_function_only_to_put_off_what_is_heavy() -> No
         f"{shown(path)}: {found.module}"
         for name, path in modules().items()
         for found in imports(path)
-        if not found.at_top and found.module in modules() and heavy_libraries(found.module) <= heavy_libraries(name)
+        if not found.at_top and found.module in modules() and slow_libraries(found.module) <= slow_libraries(name)
     ]
     assert hidden == []
 
@@ -233,9 +239,17 @@ def test_the_service_stands_beside_the_trainer() -> None:
     read = {f"{name} imports {found.module}": found.module for name, path in service.items() for found in imports(path)}
     assert service
     assert [text for text, module in read.items() if module.split(".")[0] in ours and not f"{module}.".startswith(_dotted(SERVICE_MAY_IMPORT))] == []
-    assert [text for text, module in read.items() if module.split(".")[0] in set(HEAVY) - {"PIL"}] == []  # PIL: in a process of its own
+    heavy = {text for text, module in read.items() if module.split(".")[0] in set(HEAVY) - {"PIL"}}  # PIL: in a process of its own
+    assert sorted(heavy) == ["service.cli.show imports rich.console", "service.cli.show imports rich.progress"]  # of the command line
     others = {name: path for name, path in modules().items() if name not in service and not name.startswith("benchmarks.")}
     assert [name for name, path in others.items() for found in imports(path) if f"{found.module}.".startswith("service.")] == []
+
+
+def test_the_command_line_starts_at_once() -> None:
+    """Even `serve` and `keys` load their libraries when they are asked for."""
+    commands = [name for name in modules() if f"{name}.".startswith("service.cli.")]
+    assert "service.cli.app" in commands
+    assert {name: slow_libraries(name) for name in commands if slow_libraries(name)} == {}
 
 
 def _dotted(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,7 +20,12 @@ from service.cli.remote import Failed, Remote
 from service.cli.show import tell_fields, tell_json
 
 DONE, REFUSED, USER_MISTAKE = 0, 1, 2
-PLAIN: dict[str, object] = {"no_args_is_help": True, "add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+PLAIN: dict[str, object] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
 
 app = typer.Typer(name="tadpole", help="Train diffusion models on a training service.", **PLAIN)  # type: ignore[arg-type]
 keys_app = typer.Typer(help="API keys, on the machine of the service.", **PLAIN)  # type: ignore[arg-type]
@@ -33,7 +38,7 @@ class Login(Asked):
 
 
 def login(asked: Login) -> None:
-    """Store an API key, and the service it is for, in ~/.tadpole/config.yaml."""
+    """Store an API key. It is kept, with the service that it is for, in ~/.tadpole/config.yaml."""
     words = asked.words or []
     if len(words) > 1 or (words and asked.api_key):
         raise UserError("give one API key: write login KEY")

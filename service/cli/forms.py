@@ -14,10 +14,16 @@ from service.cli.access import KEY_PREFIX
 
 KEY_PLACE = 1  # of a key among the words of a command: the second
 
-ServerOption = Annotated[str | None, typer.Option("--server", metavar="URL", help="The service's address. [TADPOLE_URL, then what login stored]")]
-KeyOption = Annotated[str | None, typer.Option("--api-key", metavar="KEY", help="Your API key. [TADPOLE_API_KEY, then what login stored]")]
+ServerOption = Annotated[
+    str | None, typer.Option("--server", metavar="URL", help="The service's address. [TADPOLE_URL, then what login stored]")
+]
+KeyOption = Annotated[
+    str | None, typer.Option("--api-key", metavar="KEY", help="Your API key. [TADPOLE_API_KEY, then what login stored]")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DataOption = Annotated[str | None, typer.Option("--data-dir", metavar="FOLDER", help="The service's data. [TADPOLE_DATA_DIR, then tadpole-data]")]
+DataOption = Annotated[
+    str | None, typer.Option("--data-dir", metavar="FOLDER", help="The service's data. [TADPOLE_DATA_DIR, then tadpole-data]")
+]
 
 
 @dataclass(frozen=True, kw_only=True)

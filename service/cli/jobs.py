@@ -52,7 +52,9 @@ class TrainingJobs(Asked):
 @dataclass(frozen=True, kw_only=True)
 class TrainingLogs(Asked):
     words: OneJob
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until the training is over; the exit code is 1 if it fails.")] = True
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Go on until the training is over; the exit code is 1 if it fails.")
+    ] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def check_job_status(asked: CheckJobStatus) -> None:
 
 
 def download_model(asked: DownloadModel) -> None:
-    """Fetch what a training has made: a zip file of the trained weights and the validation pictures."""
+    """Fetch what a training has made. It is a zip file of the trained weights and the validation pictures."""
     job_id, key = _job(asked.words, asked.api_key)
     destination = asked.output or Path(f"{job_id}.zip")
     if destination.is_dir():
@@ -132,7 +134,9 @@ def get_training_logs(asked: TrainingLogs) -> int:
     if asked.json:
         tell_json({"id": job_id, "status": status, "trainingLogs": "".join(texts), "error": job["error"]})
     if job["state"] in (FAILED, CANCELED):
-        raise Failed(f"the training was canceled{_because(job)}" if job["state"] == CANCELED else f"the training failed{_because(job)}")
+        raise Failed(
+            f"the training was canceled{_because(job)}" if job["state"] == CANCELED else f"the training failed{_because(job)}"
+        )
     return 0
 
 

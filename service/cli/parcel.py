@@ -45,7 +45,9 @@ def pictures_in(folder: Path, option: str) -> Pictures:
     if not files:
         raise UserError(f"{option}: there are no pictures in {folder}: put some there ({', '.join(PICTURE_ENDINGS)})")
     stems = {Path(name).stem for name in files}
-    captions = {_name(path): path for path in beside if path.suffix.lower() in CAPTION_ENDINGS and Path(_name(path)).stem in stems}
+    captions = {
+        _name(path): path for path in beside if path.suffix.lower() in CAPTION_ENDINGS and Path(_name(path)).stem in stems
+    }
     return Pictures(files, captions, [path.name for path in beside if path not in captions.values()])
 
 
@@ -57,7 +59,8 @@ def pack(config: Mapping[str, Any], instance: Pictures, classes: Pictures | None
     if classes is not None:
         listed["class_image_names"] = list(classes.files)
     with zipfile.ZipFile(destination, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
-        archive.writestr(CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        plain = json.loads(json.dumps(config, default=str))  # each value in full: the service takes no references to others
+        archive.writestr(CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         archive.writestr(LIST_FILE, json.dumps(listed, ensure_ascii=False))
         for folder, pictures in ((INSTANCE, instance), (CLASSES, classes)):
             for name, path in {**pictures.files, **pictures.captions}.items() if pictures else ():

@@ -40,7 +40,9 @@ class Remote:
 
         self._httpx, self.access, self._pause = httpx, access, pause
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        self._client = httpx.Client(base_url=access.server, headers={"Authorization": access.key}, timeout=timeout, transport=transport)
+        self._client = httpx.Client(
+            base_url=access.server, headers={"Authorization": access.key}, timeout=timeout, transport=transport
+        )
         self._keyless = httpx.Client(timeout=timeout, transport=transport)  # a signed URL needs no key, and may lead elsewhere
 
     def __enter__(self) -> Remote:
@@ -118,7 +120,9 @@ class Remote:
             try:
                 answer = send()
             except self._httpx.ConnectError as error:  # nobody listens: that it starts in a moment is not likely
-                raise Failed(f"no service answers at {self.access.server} ({_reason(error)}): is it running, is --server right?") from None
+                raise Failed(
+                    f"no service answers at {self.access.server} ({_reason(error)}): is it running, is --server right?"
+                ) from None
             except self._httpx.TransportError as error:
                 if number == TRIES:
                     raise Failed(f"the connection to {self.access.server} broke off ({_reason(error)})") from None

@@ -15,6 +15,7 @@ from service.cli.forms import DataOption, JsonOption
 from service.cli.remote import Failed
 from service.cli.show import note, tell_columns, tell_json
 from service.identifiers import iso
+from service.settings import read_settings
 
 if TYPE_CHECKING:
     from service.keys import Keys
@@ -42,11 +43,13 @@ class CreateKey(OnServer):
 
 @dataclass(frozen=True, kw_only=True)
 class RevokeKey(OnServer):
-    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `keys list` shows it, or the key itself.", show_default=False)]
+    key_id: Annotated[
+        str, typer.Argument(metavar="KEY_ID", help="As `keys list` shows it, or the key itself.", show_default=False)
+    ]
 
 
 def serve(context: typer.Context) -> int:
-    """Serve the training service on this machine: the same as `python launch.py serve`; --help lists its options."""
+    """Serve on this machine, as launch.py serve does. Its --help lists the options."""
     try:
         from service.serve import main
     except ModuleNotFoundError as missing:
@@ -72,7 +75,7 @@ def create_key(asked: CreateKey) -> None:
 
 
 def list_keys(asked: OnServer) -> None:
-    """List the keys of a project: what they may do, when they were used. The keys themselves nobody can show."""
+    """List the keys of a project. They are told by their ids: the keys themselves nobody can show."""
     with _keys(asked) as keys:
         project = keys.project(asked.project)
         rows: list[dict[str, Any]] = [
@@ -93,7 +96,7 @@ def list_keys(asked: OnServer) -> None:
 
 
 def revoke_key(asked: RevokeKey) -> None:
-    """Revoke a key: from the next request on it opens nothing."""
+    """Revoke a key. From the next request on it opens nothing."""
     parts = asked.key_id.split("_")
     key_id = parts[1] if len(parts) == 3 and parts[0] == "tadpole" else asked.key_id
     with _keys(asked) as keys:
@@ -111,12 +114,13 @@ def _keys(asked: OnServer) -> Iterator[Keys]:
         from service.database.engine import Database
         from service.keys import Keys
         from service.problems import Problem
-        from service.settings import read_settings
     except ModuleNotFoundError as missing:
         raise _missing(missing) from None
     settings = read_settings(["--data_dir", asked.data_dir] if asked.data_dir else [])
     if settings.database.startswith(SQLITE) and not settings.data_dir.is_dir():
-        raise UserError(f"{settings.data_dir} is no folder of a service's data: name it with --data-dir, or serve once, which makes it")
+        raise UserError(
+            f"{settings.data_dir} is no folder of a service's data: name it with --data-dir, or serve once, which makes it"
+        )
     database = Database(settings.database)
     try:
         database.upgrade()

@@ -25,7 +25,7 @@ def write_log(services: Services, job_id: str, text: str) -> None:
 def test_a_status(tadpole, server: str, key: str, job_id: str) -> None:
     ended = tadpole("check-job-status", job_id, key, "--server", server)
     assert (ended.code, ended.err) == (0, "")
-    assert f"id                  {job_id}\n" in ended.out and "pending (queued)" in ended.out
+    assert ended.out.splitlines()[0].split() == ["id", job_id] and "pending (queued)" in ended.out
     shown = json.loads(tadpole("check-job-status", job_id, "--api-key", key, "--server", server, "--json").out)
     assert (shown["id"], shown["status"], shown["state"]) == (job_id, "pending", "queued")
     assert "trainingLogs" not in shown
@@ -69,7 +69,7 @@ def test_a_log_is_followed_to_its_end(tadpole, server: str, key: str, job_id: st
         log = services.settings.jobs_dir / job_id / "stages" / "training.log"
         log.write_text(f"{log.read_text(encoding='utf-8')}look {len(looks)}\n", encoding="utf-8")
         if len(looks) == 2:
-            services.board.cancel(services.board.find(services.keys.project("default"), job_id).project_id, job_id, "test")
+            services.board.cancel(services.keys.project("default"), job_id, "test")
 
     monkeypatch.setattr("service.cli.jobs.time.sleep", meanwhile)
     ended = tadpole("get-training-logs", job_id, key, "--server", server)
