@@ -14,7 +14,7 @@ import typer
 from library import __version__
 from library.errors import UserError
 from service.cli import jobs, server, training
-from service.cli.access import Access, checked_key, checked_server, find_access, remember
+from service.cli.access import find_access, remember
 from service.cli.forms import Asked, add
 from service.cli.remote import Failed, Remote
 from service.cli.show import tell_fields, tell_json
@@ -45,13 +45,7 @@ def login(asked: Login) -> None:
     given = next(iter(words), None) or asked.api_key
     if not given:
         raise UserError("the API key is missing: write login KEY")
-    try:
-        server = find_access(asked.server, given).server
-    except UserError:  # what is stored may be what is to be mended
-        if asked.server is None:
-            raise
-        server = checked_server(asked.server)
-    access = Access(server, checked_key(given))
+    access = find_access(asked.server, given)
     with Remote(access) as remote:
         account = remote.get("/v1/account")
     path = remember(access)
