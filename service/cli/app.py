@@ -99,9 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:  # of what stands on the command line
         return _tell(_usage(error), code=USER_MISTAKE)
     except BrokenPipeError:  # `tadpole ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _give_up_output()
         return REFUSED
     except OSError as error:
+        _give_up_output()
         return _tell(" ".join(str(error).split()), code=REFUSED)
     return code if isinstance(code, int) else DONE
 
@@ -111,6 +112,14 @@ def _usage(error: typer.TyperException) -> str:
     format_message = getattr(error, "format_message", None)
     text = format_message() if format_message else str(error)
     return text if text.lstrip().startswith("Usage:") else " ".join(text.split())
+
+
+def _give_up_output() -> None:
+    """If nothing can be written any more, Python should not try it once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(*messages: str, code: int) -> int:

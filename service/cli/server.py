@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from service.keys import Keys
 
 DAY = 24 * 3600.0
+MOST_DAYS = 36_500
 MISSING_PACKAGES = "pip install -r requirements-service.txt"
 SQLITE = "sqlite:///"
 
@@ -62,8 +63,8 @@ def create_key(asked: CreateKey) -> None:
     scopes = [scope for scope in asked.scopes.replace(",", " ").split() if scope]
     if not scopes:
         raise UserError("--scopes: write read, train or admin, or several with commas between them")
-    if asked.days is not None and asked.days <= 0:
-        raise UserError(f"--days: {asked.days} is no time: write how many days the key is good")
+    if asked.days is not None and not 0 < asked.days <= MOST_DAYS:
+        raise UserError(f"--days: {asked.days} is not between 0 and {MOST_DAYS}: write how many days the key is good")
     with _keys(asked) as keys:
         project = keys.project(asked.project)
         key = keys.create(project, asked.name, scopes, None if asked.days is None else time.time() + asked.days * DAY)

@@ -53,8 +53,8 @@ def test_projects_are_apart(tadpole, settings: ServiceSettings) -> None:
     [
         (("--scopes", "read,fly"), 1, 'there is no scope "fly"'),
         (("--scopes", ","), 2, "--scopes: write read, train or admin"),
-        (("--days", "0"), 2, "--days: 0.0 is no time"),
-        (("--days", "nan"), 2, "--days: nan is no time"),
+        (("--days", "0"), 2, "--days: 0.0 is not between"),
+        (("--days", "nan"), 2, "--days: nan is not between"),
         (("--days", "soon"), 2, "--days"),
     ],
 )
