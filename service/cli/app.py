@@ -20,6 +20,9 @@ from service.cli.remote import Failed, Remote
 from service.cli.show import tell_fields, tell_json
 
 DONE, REFUSED, USER_MISTAKE = 0, 1, 2
+UNREADABLE: type[Exception] = typer.BadParameter.__mro__[
+    2
+]  # ClickException: of click, or of the copy that newer releases have inside
 PLAIN: dict[str, object] = {
     "no_args_is_help": True,
     "add_completion": False,
@@ -96,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(str(error), code=REFUSED)
     except typer.Abort:
         return _tell("interrupted", code=REFUSED)
-    except typer.TyperException as error:  # of what stands on the command line
+    except UNREADABLE as error:
         return _tell(_usage(error), code=USER_MISTAKE)
     except BrokenPipeError:  # `tadpole ... | head`
         _give_up_output()
@@ -107,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else DONE
 
 
-def _usage(error: typer.TyperException) -> str:
+def _usage(error: Exception) -> str:
     """Of a group without a command, the message is all of its help, which stays as it is."""
     format_message = getattr(error, "format_message", None)
     text = format_message() if format_message else str(error)

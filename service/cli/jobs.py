@@ -46,7 +46,7 @@ class MostRecentJobs(Asked):
 @dataclass(frozen=True, kw_only=True)
 class TrainingJobs(Asked):
     words: Annotated[list[str] | None, typer.Argument(metavar="[API_KEY]", show_default=False)] = None
-    last_n: Annotated[int, typer.Option(metavar="N", min=1, help="How many, of the newest.")] = MOST_RECENT
+    last_n: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many, of the newest.")] = MOST_RECENT
 
 
 @dataclass(frozen=True, kw_only=True)
