@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("error: tadpole needs typer: pip install -r requirements-service.txt")
 
 from library import __version__
 from library.errors import UserError
@@ -20,9 +23,8 @@ from service.cli.remote import Failed, Remote
 from service.cli.show import tell_fields, tell_json
 
 DONE, REFUSED, USER_MISTAKE = 0, 1, 2
-UNREADABLE: type[Exception] = typer.BadParameter.__mro__[
-    2
-]  # ClickException: of click, or of the copy that newer releases have inside
+# What typer raises for a command line: click's ClickException, or that of the copy of click which newer releases have inside.
+UNREADABLE: type[Exception] = typer.BadParameter.__mro__[2]
 PLAIN: dict[str, object] = {
     "no_args_is_help": True,
     "add_completion": False,
@@ -101,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell("interrupted", code=REFUSED)
     except UNREADABLE as error:
         return _tell(_usage(error), code=USER_MISTAKE)
+    except ModuleNotFoundError as error:
+        return _tell(f"this needs {error.name}: pip install -r requirements-service.txt", code=REFUSED)
     except BrokenPipeError:  # `tadpole ... | head`
         _give_up_output()
         return REFUSED

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 DAY = 24 * 3600.0
 MOST_DAYS = 36_500
-MISSING_PACKAGES = "pip install -r requirements-service.txt"
 SQLITE = "sqlite:///"
 
 ProjectOption = Annotated[str, typer.Option(metavar="NAME", help="The project that a key belongs to.")]
@@ -51,10 +50,8 @@ class RevokeKey(OnServer):
 
 def serve(context: typer.Context) -> int:
     """Serve on this machine, as launch.py serve does. Its --help lists the options."""
-    try:
-        from service.serve import main
-    except ModuleNotFoundError as missing:
-        raise _missing(missing) from None
+    from service.serve import main
+
     return main(context.args)
 
 
@@ -111,12 +108,10 @@ def revoke_key(asked: RevokeKey) -> None:
 @contextmanager
 def _keys(asked: OnServer) -> Iterator[Keys]:
     """The keys in the service's database, which may be running meanwhile."""
-    try:
-        from service.database.engine import Database
-        from service.keys import Keys
-        from service.problems import Problem
-    except ModuleNotFoundError as missing:
-        raise _missing(missing) from None
+    from service.database.engine import Database
+    from service.keys import Keys
+    from service.problems import Problem
+
     settings = read_settings(["--data_dir", asked.data_dir] if asked.data_dir else [])
     if settings.database.startswith(SQLITE) and not settings.data_dir.is_dir():
         raise UserError(
@@ -130,7 +125,3 @@ def _keys(asked: OnServer) -> Iterator[Keys]:
         raise Failed(problem.detail) from None
     finally:
         database.close()
-
-
-def _missing(missing: ModuleNotFoundError) -> Failed:
-    return Failed(f"this needs {missing.name}: {MISSING_PACKAGES}")

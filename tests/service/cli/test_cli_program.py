@@ -68,6 +68,12 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"tadpole {__version__}\n"
 
 
+def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    assert main(["get-training-jobs", "tadpole_a_b"]) == 1
+    assert capsys.readouterr().err == "error: this needs httpx: pip install -r requirements-service.txt\n"
+
+
 def test_an_interruption_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
