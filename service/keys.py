@@ -61,6 +61,14 @@ class Keys:
                 session.add(Project(id=found, name=name, created_at=self._clock()))
             return found
 
+    def known_project(self, name: str) -> str:
+        """The id of the project of this name; Problem if there is none."""
+        with self._database.reading() as session:
+            found = session.scalar(select(Project.id).where(Project.name == name))
+        if found is None:
+            raise not_found(f"project {name}")
+        return found
+
     def project_name(self, project_id: str) -> str:
         with self._database.reading() as session:
             return session.scalars(select(Project.name).where(Project.id == project_id)).one()

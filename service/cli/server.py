@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,7 +76,7 @@ def create_key(asked: CreateKey) -> None:
 def list_keys(asked: OnServer) -> None:
     """List the keys of a project. They are told by their ids: the keys themselves nobody can show."""
     with _keys(asked) as keys:
-        project = keys.project(asked.project)
+        project = keys.known_project(asked.project)
         rows: list[dict[str, Any]] = [
             {
                 "id": key.id, "name": key.name, "scopes": list(key.scopes), "created_at": iso(key.created_at),
@@ -85,8 +86,6 @@ def list_keys(asked: OnServer) -> None:
         ]  # fmt: skip
     if asked.json:
         tell_json({"project": asked.project, "project_id": project, "keys": rows})
-    elif not rows:
-        print(f"the project {asked.project} ({project}) has no keys yet")
     else:
         head = ("id", "name", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
         cells = [[",".join(row[name]) if name == "scopes" else row[name] for name in head] for row in rows]
@@ -98,7 +97,7 @@ def revoke_key(asked: RevokeKey) -> None:
     parts = asked.key_id.split("_")
     key_id = parts[1] if len(parts) == 3 and parts[0] == "tadpole" else asked.key_id
     with _keys(asked) as keys:
-        keys.revoke(keys.project(asked.project), key_id)
+        keys.revoke(keys.known_project(asked.project), key_id)
     if asked.json:
         tell_json({"id": key_id, "revoked": True})
     else:
@@ -108,14 +107,16 @@ def revoke_key(asked: RevokeKey) -> None:
 @contextmanager
 def _keys(asked: OnServer) -> Iterator[Keys]:
     """The keys in the service's database, which may be running meanwhile."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     from service.database.engine import Database
     from service.keys import Keys
     from service.problems import Problem
 
     settings = read_settings(["--data_dir", asked.data_dir] if asked.data_dir else [])
-    if settings.database.startswith(SQLITE) and not settings.data_dir.is_dir():
+    if settings.database.startswith(SQLITE) and not Path(settings.database.removeprefix(SQLITE)).is_file():
         raise UserError(
-            f"{settings.data_dir} is no folder of a service's data: name it with --data-dir, or serve once, which makes it"
+            f"there is no service's data in {settings.data_dir}: name its folder with --data-dir, or serve once there"
         )
     database = Database(settings.database)
     try:
@@ -123,5 +124,7 @@ def _keys(asked: OnServer) -> Iterator[Keys]:
         yield Keys(database)
     except Problem as problem:
         raise Failed(problem.detail) from None
+    except SQLAlchemyError as error:
+        raise Failed(f"the database does not answer as it should: {type(error).__name__}") from None
     finally:
         database.close()

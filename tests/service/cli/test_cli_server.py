@@ -43,7 +43,10 @@ def test_a_key_is_revoked_by_itself(tadpole, settings: ServiceSettings) -> None:
 def test_projects_are_apart(tadpole, settings: ServiceSettings) -> None:
     data = ("--data-dir", str(settings.data_dir))
     key_id = json.loads(tadpole("keys", "create", "mine", "--project", "frogs", "--json", *data).out)["key"].split("_")[1]
-    assert "has no keys yet" in tadpole("keys", "list", *data).out
+    assert tadpole("keys", "list", *data) == (1, "", "error: there is no project default\n")  # and none is made
+    assert tadpole("keys", "revoke", key_id, *data).err == "error: there is no project default\n"
+    assert tadpole("keys", "create", "other", *data).code == 0
+    assert key_id not in tadpole("keys", "list", *data).out
     assert tadpole("keys", "revoke", key_id, *data) == (1, "", f"error: there is no key {key_id}\n")
     assert tadpole("keys", "revoke", key_id, "--project", "frogs", *data).code == 0
 
@@ -65,9 +68,18 @@ def test_keys_that_are_not_made(more: tuple[str, ...], code: int, said: str, tad
 
 def test_a_folder_without_data_is_not_made(tadpole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TADPOLE_DATABASE_URL")
-    ended = tadpole("keys", "list", "--data-dir", str(tmp_path / "elsewhere"))
-    assert ended.code == 2 and "is no folder of a service's data" in ended.err
-    assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "empty").mkdir()
+    for name in ("elsewhere", "empty"):
+        ended = tadpole("keys", "create", "mine", "--data-dir", str(tmp_path / name))
+        assert ended.code == 2 and "there is no service's data in" in ended.err
+    assert not (tmp_path / "elsewhere").exists() and list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_database_that_does_not_answer(tadpole, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "spoilt.sqlite3").write_bytes(b"no database at all" * 100)
+    monkeypatch.setenv("TADPOLE_DATABASE_URL", f"sqlite:///{tmp_path / 'spoilt.sqlite3'}")
+    ended = tadpole("keys", "list", "--data-dir", str(tmp_path))
+    assert ended == (1, "", "error: the database does not answer as it should: DatabaseError\n")
 
 
 def test_serve_takes_the_options_of_the_service(tadpole) -> None:
