@@ -42,7 +42,10 @@ def add(app: typer.Typer, name: str, form: type[Form], run: Callable[[Form], int
     """The command `name`: its arguments are those of the form, its help is the docstring of `run`."""
 
     def command(**values: Any) -> int | None:
-        return run(form(**values))
+        try:
+            return run(form(**values))
+        except KeyboardInterrupt:  # which not every typer turns into the same
+            raise typer.Abort from None
 
     hints = get_type_hints(form, include_extras=True)
     parameters = [

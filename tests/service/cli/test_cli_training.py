@@ -117,7 +117,7 @@ def test_captions_go_along_and_the_rest_stays(pictures: Path) -> None:
         (("--log-level", "LOUD"), "--log-level: write DEBUG or INFO, not LOUD"),
         (("--prior-class-prompt", "a frog"), "num_prior_class_images"),
         (("--prior-class-image-dir", "nowhere", "--prior-class-prompt", "a frog"), "prior_class_image_dir: nowhere does not exist"),
-        (("--num-prior-class-images", "many"), "many"),
+        (("--num-prior-class-images", "many"), "'--num-prior-class-images'"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(more: tuple[str, ...], said: str, diffuser: Diffuser, services: Services) -> None:
