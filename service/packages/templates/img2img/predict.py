@@ -1,0 +1,30 @@
+"""Draws a picture anew, as a prompt says."""
+
+from typing import List
+
+from cog import BasePredictor, Input, Path
+from drawing import Painter
+
+SCHEDULERS = ["DDIM", "DPMSolverMultistep", "HeunDiscrete", "K_EULER_ANCESTRAL", "K_EULER", "KLMS", "PNDM", "UniPCMultistep"]
+
+
+class Predictor(BasePredictor):
+    def setup(self) -> None:
+        """Reads the weights, once."""
+        self.painter = Painter("image")
+
+    def predict(
+        self,
+        image: Path = Input(description="The picture to begin from."),
+        prompt_strength: float = Input(description="How much of it is drawn anew: 1 keeps nothing.", default=0.8, ge=0.05, le=1.0),
+        prompt: str = Input(description="What to draw. (more), (much more:1.5) and [less] weigh words.", default="", max_length=1000),
+        negative_prompt: str = Input(description="What not to draw, weighed likewise.", default="", max_length=1000),
+        num_outputs: int = Input(description="How many pictures.", default=1, ge=1, le=10),
+        num_inference_steps: int = Input(description="Steps of drawing.", default=50, ge=1, le=500),
+        guidance_scale: float = Input(description="How closely the prompt is followed.", default=7.5, ge=1, le=20),
+        scheduler: str = Input(description="What decides the steps.", default="DDIM", choices=SCHEDULERS),
+        seed: int = Input(description="The same seed draws the same picture; left out, it is random.", default=None, ge=0, le=2147483647),
+    ) -> List[Path]:
+        """Draws, and tells the seed in the log."""
+        inputs = {name: value for name, value in locals().items() if name != "self"}
+        return [Path(path) for path in self.painter.paint(inputs)]
