@@ -1,4 +1,4 @@
-"""Fetches an archive from a URL that a stranger gave: https:, data:, or one of our own."""
+"""Fetches an archive, or another file, from a URL that a stranger gave: https:, data:, or one of our own."""
 from __future__ import annotations
 
 import base64
@@ -16,7 +16,7 @@ USUAL = FetchRules()
 
 
 def fetch(url: str, destination: Path, rules: FetchRules = USUAL) -> None:
-    """Writes the zip archive behind the URL to the file, whole or not at all.
+    """Writes the zip archive behind the URL (any file, where the rules say so) to the file, whole or not at all.
 
     Raises ForbiddenAddress or FetchFailed, one line for the person who gave the URL, and DiskFull.
     """

@@ -28,6 +28,7 @@ class FetchRules:
     own_content: Callable[[str], BinaryIO | None] = lambda url: None
     max_bytes: int = 2 << 30
     max_data_bytes: int = 1 << 20  # of a data: URI
+    is_archive: bool = True  # a zip file is expected, and nothing else taken
     total_seconds: float = 900
     idle_seconds: float = 30
     connect_seconds: float = 5
@@ -64,15 +65,16 @@ class Target:
         self._cap(self.size + len(data))
         self._file.write(data)
         before, self.size = self.size, self.size + len(data)
-        if before < len(_ZIP_MAGIC) <= self.size:
+        if self.rules.is_archive and before < len(_ZIP_MAGIC) <= self.size:
             self._check_magic()
         if self.size - self._room_checked_at >= _ROOM_IS_CHECKED_EVERY:
             need_room(self._folder, self.size, self.rules.reserve_bytes)
             self._room_checked_at = self.size
 
     def finish(self) -> None:
-        if self.size < len(_ZIP_MAGIC):
-            raise FetchFailed("the URL gives no zip archive: there is nothing behind it")
+        if self.size < (len(_ZIP_MAGIC) if self.rules.is_archive else 1):
+            kind = "zip archive" if self.rules.is_archive else "file"
+            raise FetchFailed(f"the URL gives no {kind}: there is nothing behind it")
 
     def remaining_seconds(self) -> float:
         """Raises FetchFailed when there are none."""
