@@ -25,6 +25,7 @@ from service.jobs.results import OUTPUT_ZIP, pack, result_files
 from service.jobs.stages import Stage, StageFailed, Stopped, unless_stopped
 from service.jobs.states import BUILDING, PREPARING, PUBLISHING, TRAINING
 from service.masking import mask
+from service.packages.publishing import Publisher
 from service.storage.space import DiskFull
 from service.storage.store import NoSuchObject, Store, TooLarge
 from service.trainers import Trainer, Trainers
@@ -38,6 +39,8 @@ from service.training.resolved import Machine, ResolvedRequest, resolve, with_cl
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUTS = {"cerebrium": Layout("dataset/trainingData", "dataset/classData")}
+CONVERTER = "tools/attn_procs.py"
+WARNINGS = "warnings.json"  # of building
 PREPARED = "prepared.json"  # what came of it; it is written last, so that a stage that has it is done
 
 
@@ -54,6 +57,7 @@ class Workshop:
     rules: FetchRules
     own_content: Callable[[Job], Callable[[str], Any]]  # of a job: its project's own files by their URLs
     max_upload_bytes: int
+    publisher: Publisher
     limits: Limits = Limits()
 
     def folder(self, job: Job) -> JobFolder:
@@ -193,10 +197,7 @@ class Training:
 
     def explain(self, job: Job, status: Status) -> str:
         """What the trainer itself says is wrong, where it does; else how it ended."""
-        log = self._workshop.folder(job).log(TRAINING)
-        lines = log.read_text(encoding="utf-8", errors="replace")[-8192:].splitlines() if log.exists() else []
-        told = [line.partition("error: ")[2] for line in lines if "error: " in line]
-        return mask(told[-1][:1000].replace("\0", "") if told else status.reason)  # PostgreSQL takes no NUL
+        return told_in(self._workshop.folder(job).log(TRAINING)) or mask(status.reason)
 
     def end(self, job: Job) -> dict[str, Any]:
         folder = self._workshop.folder(job)
@@ -213,17 +214,53 @@ class Training:
 
 
 class Building(_InProcess):
-    """output.zip, and what else clients get."""
+    """output.zip and the package. A LoRA is written as attention processors first, by a process: that needs torch."""
 
     def begin(self, job: Job, should_stop: Callable[[], bool]) -> Spec | None:
-        try:
-            pack(self._workshop.folder(job), should_stop)
-        except OSError as error:
-            raise StageFailed(f"the result could not be packed: {error.strerror}") from None
+        if self._has_processors(job):
+            return self._converting(job)
+        self._build(job, should_stop)
         return None
 
+    def explain(self, job: Job, status: Status) -> str:
+        return f"the LoRA could not be written as attention processors: {told_in(self._workshop.folder(job).log(BUILDING)) or status.reason}"
+
     def end(self, job: Job) -> dict[str, Any]:
-        return {}
+        folder = self._workshop.folder(job)
+        if self._has_processors(job):
+            self._build(job, lambda: False)  # a LoRA is small
+        noted = folder.stage(BUILDING) / WARNINGS
+        warnings = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else []
+        return {"warnings": [*job.warnings, *warnings]}
+
+    def _has_processors(self, job: Job) -> bool:
+        """SDXL's layers have other names, which attention processors never had."""
+        if not self._workshop.trainer(job).is_ours:
+            return False
+        resolved = self._workshop.resolved(job)
+        return resolved.request.method == "lora" and resolved.base.model.family != "sdxl"
+
+    def _converting(self, job: Job) -> Spec:
+        folder = self._workshop.folder(job)
+        argv = (sys.executable, str(ROOT / CONVERTER), str(folder.weights()), "--output", str(folder.attention_processors))
+        return Spec(
+            job_id=job.id, stage=BUILDING, argv=argv, cwd=folder.root, environment={}, log=folder.log(BUILDING), folder=folder.root,
+            limits=self._workshop.limits,
+        )  # fmt: skip
+
+    def _build(self, job: Job, should_stop: Callable[[], bool]) -> None:
+        """Both are made once: what is there is left as it is."""
+        folder = self._workshop.folder(job)
+        try:
+            pack(folder, should_stop)
+            if self._workshop.trainer(job).is_ours:
+                warnings = self._workshop.publisher.build(job, folder, self._workshop.resolved(job), should_stop)
+            else:
+                warnings = ["no package was built: this trainer leaves output.zip, which is handed over as it is"]
+            folder.stage(BUILDING).mkdir(parents=True, exist_ok=True)
+            _write_whole(folder.stage(BUILDING) / WARNINGS, json.dumps(warnings))
+        except OSError as error:
+            raise StageFailed(f"the result could not be packed: {error.strerror}") from None
 
 
 class Publishing(_InProcess):
@@ -239,10 +276,22 @@ class Publishing(_InProcess):
     def end(self, job: Job) -> dict[str, Any]:
         files = result_files(self._workshop.folder(job))
         listed = [{"name": file.name, "size": file.size, "sha256": file.sha256, "key": f"jobs/{job.id}/{file.name}"} for file in files]
-        return {"output": {**(job.output or {}), "files": listed}}
+        registered = None
+        if self._workshop.trainer(job).is_ours:
+            folder = self._workshop.folder(job)
+            registered = self._workshop.publisher.register(job, folder, self._workshop.resolved(job))
+        version = {"version": registered.name} if registered else {}
+        return {"output": {**(job.output or {}), "files": listed, **version}}
 
     def leave(self, job: Job) -> None:
         shutil.rmtree(self._workshop.folder(job).archive.parent, ignore_errors=True)  # it is unpacked, and in the store
+
+
+def told_in(log: Path) -> str:
+    """The last mistake that a log tells of; empty: it tells of none."""
+    lines = log.read_text(encoding="utf-8", errors="replace")[-8192:].splitlines() if log.exists() else []
+    told = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    return mask(told[-1][:1000].replace("\0", "")) if told else ""  # PostgreSQL takes no NUL
 
 
 def _sources(job: Job) -> Mapping[str, Any]:

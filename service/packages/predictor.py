@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,10 +189,8 @@ class Predictor:
         raise answer
 
     def _cancel(self, running: _Running, prediction_id: str) -> None:
-        try:
+        with suppress(httpx.HTTPError):  # then it is ended by force
             running.client.post(f"/predictions/{prediction_id}/cancel", timeout=5.0)
-        except httpx.HTTPError:
-            pass  # then it is ended by force
 
 
 def _answer(response: httpx.Response) -> Answer:
@@ -227,8 +225,3 @@ def _last_line(log: Path) -> str:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("{")]
     return lines[-1][:500] if lines else ""
-
-
-def own_python() -> Path:
-    """Where the settings name none: the service's own environment, which has no cog unless somebody put it there."""
-    return Path(sys.executable)

@@ -1,4 +1,4 @@
-"""The templates of packages: ours, and those that the operator put into a folder. A template is a folder with predict.py and template.toml."""
+"""The templates of packages: ours, and those that the operator put into a folder; each is a folder with predict.py and template.toml."""
 
 from __future__ import annotations
 

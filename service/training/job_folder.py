@@ -59,6 +59,16 @@ class JobFolder:
         return self.output / "sample"
 
     @property
+    def processors_root(self) -> Path:
+        """What of `attention_processors` is its path in results."""
+        return self.root / "processors"
+
+    @property
+    def attention_processors(self) -> Path:
+        """A LoRA as Diffusers' attention processors; nothing of other trainings."""
+        return self.processors_root / "checkpoints" / "final" / "attn_procs"
+
+    @property
     def result(self) -> Path:
         return self.root / "result"
 
