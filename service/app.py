@@ -25,11 +25,12 @@ from service.services import Services, make_services, services_of
 from service.settings import ServiceSettings
 from service.storage.local import LocalStore
 from service.storage.routes import storage_router
-from service.views import cerebrium, dreambooth, graphql, replicate, replicate_files, replicate_models
+from service.views import cerebrium, dreambooth, graphql, model_cards, predictions, replicate, replicate_files, replicate_models, tiyaro_models
 from service.views.connect import connect
 
 ROUTERS: tuple[APIRouter, ...] = (
     jobs.router, graphql.router, replicate.router, replicate_models.router, replicate_files.router, dreambooth.router, cerebrium.router,
+    predictions.router, tiyaro_models.router, model_cards.router,
 )  # fmt: skip
 log = logging.getLogger("service")
 health = APIRouter(include_in_schema=False)

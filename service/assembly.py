@@ -24,6 +24,9 @@ from service.executors.devices import gpus
 from service.intake.addresses import AddressRules
 from service.intake.target import FetchRules
 from service.jobs.work import Workshop
+from service.packages.publishing import Publisher
+from service.packages.registry import Registry
+from service.packages.templates import read_templates
 from service.settings import ServiceSettings
 from service.storage.local import LocalStore
 from service.storage.s3 import S3Store, bucket_of
@@ -92,6 +95,7 @@ def make_workshop(settings: ServiceSettings, database: Database, store: Store) -
         rules=FetchRules(address_rules(settings), max_bytes=max_bytes),
         own_content=lambda job: own_content(settings.url, database, store, job.project_id),
         max_upload_bytes=max_bytes,
+        publisher=Publisher(data, read_templates(settings.templates or data / "templates"), Registry(database), settings.controlnet),
         limits=Limits(seconds=settings.job_hours * 3600, folder_bytes=int(settings.job_disk_gib * 2**30)),
     )
 

@@ -13,7 +13,7 @@ from functools import partial
 from sqlalchemy import delete, or_, select, update
 
 from service.database.engine import Database
-from service.database.tables import IdempotencyRecord, Job, StoredFile, WebhookMessage
+from service.database.tables import IdempotencyRecord, Job, Prediction, StoredFile, WebhookMessage
 from service.idempotency import KEPT_SECONDS
 from service.jobs.states import BEFORE_START, FAILED, FINAL
 from service.settings import ServiceSettings
@@ -73,6 +73,7 @@ class Janitor:
         yield from self._uploads()
         yield from self._folders()
         yield from self._files()
+        yield from self._predictions()
 
     def _uploads(self) -> Iterator[Removal]:
         """Of jobs that are over, and of those that were never started: these fail first, so that none starts without its pictures."""
@@ -112,6 +113,20 @@ class Janitor:
         self._store.delete(file.key)  # first: a row without a file is found again, a file without a row is not
         with self._database.writing() as session:
             session.execute(delete(StoredFile).where(StoredFile.id == file.id))
+
+    def _predictions(self) -> Iterator[Removal]:
+        """As long as files: whoever wants a picture for longer has fetched it."""
+        before = self._clock() - self._settings.keep_files_hours * 3600
+        with self._database.reading() as session:
+            old = session.scalars(select(Prediction).where(Prediction.completed_at < before)).all()
+        for prediction in old:
+            yield Removal(f"prediction {prediction.id}", partial(self._delete_prediction, prediction))
+
+    def _delete_prediction(self, prediction: Prediction) -> None:
+        for key in prediction.output or ():
+            self._store.delete(key)
+        with self._database.writing() as session:
+            session.execute(delete(Prediction).where(Prediction.id == prediction.id))
 
     def _forget(self) -> None:
         """What nobody asks for any more."""

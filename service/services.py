@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from service.assembly import make_store, make_workshop
+from service.assembly import make_store, make_workshop, read_secret
 from service.database.engine import Database
 from service.jobs.board import JobBoard
 from service.jobs.work import Workshop
 from service.keys import ANONYMOUS_CALLS_PER_MINUTE, Door, Keys
+from service.packages.card import CardLinks
+from service.packages.predictions import PredictionBoard
+from service.packages.registry import Registry
 from service.settings import ServiceSettings
 from service.storage.store import Store
 from service.throttle import Throttle
@@ -30,6 +33,9 @@ class Services:
     board: JobBoard
     store: Store
     uploads: Uploads
+    registry: Registry
+    predictions: PredictionBoard
+    card_links: CardLinks
     workshop: Workshop  # base models, trainers, and what requests mean here
 
 
@@ -39,6 +45,7 @@ def make_services(settings: ServiceSettings) -> Services:
     database = Database(settings.database)
     database.upgrade()
     keys, outbox, store = Keys(database), Outbox(), make_store(settings)
+    workshop = make_workshop(settings, database, store)
     door = Door(keys, Throttle(settings.creates_per_minute), Throttle(settings.calls_per_minute), Throttle(ANONYMOUS_CALLS_PER_MINUTE))
     return Services(
         settings=settings,
@@ -50,7 +57,10 @@ def make_services(settings: ServiceSettings) -> Services:
         board=JobBoard(database, outbox, settings.queued_jobs_per_project),
         store=store,
         uploads=Uploads(database),
-        workshop=make_workshop(settings, database, store),
+        registry=workshop.publisher.registry,
+        predictions=PredictionBoard(database, outbox),
+        card_links=CardLinks(settings.url, read_secret(settings.data_dir / "secret")),
+        workshop=workshop,
     )
 
 

@@ -52,7 +52,7 @@ class ServiceSettings:
     max_upload_mib: int = option(2048, "The largest upload.", least=1)
     job_hours: float = option(24.0, "How long a job may run.", least=0.01)
     job_disk_gib: float = option(100.0, "How large a job's folder may grow.", least=0.1)
-    cog_python: Path | None = option(None, "The Python of an environment with cog and Diffusers, which predictions run in; without it ours.")
+    cog_python: Path | None = option(None, "The Python of an environment with cog and Diffusers, for predictions; without it ours.")
     prediction_device: str | None = option(None, "The GPU that predictions run on; without it the first that jobs may use.")
     prediction_seconds: float = option(600.0, "How long a prediction may take.", least=1)
     prediction_idle_seconds: float = option(300.0, "A model that nobody has asked for so long leaves the memory.", least=1)
@@ -60,7 +60,7 @@ class ServiceSettings:
     cancel_grace_seconds: float = option(30.0, "What a canceled job gets to end by itself before it is killed.", least=0)
     keep_inputs_days: float = option(30.0, "Uploaded pictures of jobs that are over are deleted after this time.", least=0)
     keep_logs_days: float = option(90.0, "Logs and sample pictures of jobs that are over are deleted after this time.", least=0)
-    keep_files_hours: float = option(24.0, "Files of the files API are deleted after this time.", least=0)
+    keep_files_hours: float = option(24.0, "Files of the files API, and predictions, are deleted after this time.", least=0)
 
     @cached_property
     def url(self) -> str:

@@ -47,7 +47,8 @@ def _contents(folder: JobFolder) -> Iterator[tuple[str, Path]]:
         yield from ((path.relative_to(weights).as_posix(), path) for path in sorted(weights.rglob("*")) if path.is_file())
     elif weights is not None:
         yield weights.name, weights
-    yield from ((path.relative_to(folder.processors_root).as_posix(), path) for path in sorted(folder.attention_processors.glob("*.*")))
+    processors = sorted(folder.attention_processors.glob("pytorch_*"))
+    yield from ((path.relative_to(folder.processors_root).as_posix(), path) for path in processors)
     if folder.arguments_file.exists():
         yield "args.json", folder.arguments_file
     samples = [path for path in sorted(folder.samples.glob("*.png")) if "_sheet_" not in path.name]  # a sheet shows them all

@@ -223,7 +223,8 @@ class Building(_InProcess):
         return None
 
     def explain(self, job: Job, status: Status) -> str:
-        return f"the LoRA could not be written as attention processors: {told_in(self._workshop.folder(job).log(BUILDING)) or status.reason}"
+        told = told_in(self._workshop.folder(job).log(BUILDING)) or mask(status.reason)
+        return f"the LoRA could not be written as attention processors: {told}"
 
     def end(self, job: Job) -> dict[str, Any]:
         folder = self._workshop.folder(job)

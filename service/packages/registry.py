@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from service.database.engine import Database
 from service.database.tables import AuditEntry, Model, Project, Version
@@ -43,6 +43,12 @@ class Registered:
     @property
     def name(self) -> str:
         return f"{self.model.owner}/{self.model.name}:{self.version.id}"
+
+    @property
+    def path(self) -> str:
+        """Where it is asked for pictures: by the client's own name of the version, unless that would be two parts of a path."""
+        label = self.version.label
+        return f"v1/ent/{self.model.owner}/{label if label and '/' not in label else self.version.id}/{self.model.name}"
 
 
 class Registry:
@@ -89,6 +95,17 @@ class Registry:
         with self._database.reading() as session:
             found = session.execute(query.order_by(Version.created_at.desc(), Version.id).limit(1)).first()
         return Registered(found[0], found[1]) if found else None
+
+    def remove(self, found: Registered) -> None:
+        """The version is not known any more; its package is the caller's to delete."""
+        version = found.version
+        mine = (Version.project_id == version.project_id, Version.id == version.id)
+        with self._database.writing() as session:
+            session.execute(delete(Version).where(*mine))
+            facts = {"model": f"{found.model.owner}/{found.model.name}", "job": version.job_id}
+            session.add(
+                AuditEntry(time=self._clock(), project_id=version.project_id, action="version deleted", subject_id=version.id, details=facts)
+            )
 
     def by_id(self, project_id: str, version_id: str) -> Registered | None:
         query = select(Model, Version).join(Version, Version.model_id == Model.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -50,6 +49,7 @@ def create_apart(body: NewDreambooth, caller: Trainer, services: Given) -> dict[
 def _create(services: Services, caller: Caller, body: NewDreambooth, root: str) -> dict[str, Any]:
     try:
         trainer = services.workshop.trainers.select(body.trainer_version)
+        services.workshop.publisher.templates.select(body.template_version, "dreambooth")
     except BadInput as error:
         raise of_bad_input(error) from None
     details = {
@@ -57,9 +57,6 @@ def _create(services: Services, caller: Caller, body: NewDreambooth, root: str) 
     }  # fmt: skip
     webhook = webhook_of(services, None, body.webhook_completed or body.webhook, None)
     new = new_training(services, trainer, EXPERIMENTAL, body.input, webhook, details)
-    if body.template_version:
-        warning = "template_version has no effect: this service hands over the weights, and builds no package of them"
-        new = replace(new, warnings=[*new.warnings, warning])
     _have_model(services, caller, body.model)
     return experimental_view(services, services.board.create(caller, new), root)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
@@ -13,8 +14,10 @@ from service.database.tables import Model, Version
 from service.identifiers import iso, new_id
 from service.jobs.pages import page_of
 from service.keys import Caller, Reader, Trainer
+from service.packages.registry import Registered
 from service.problems import FieldMistake, Problem, invalid, not_found
 from service.services import Services, services_of
+from service.views.model_cards import card_view
 from service.views.replicate_pages import page_view
 
 router = APIRouter(prefix="/v1/models", tags=["Replicate"])
@@ -73,13 +76,21 @@ def versions(owner: str, name: str, caller: Reader, services: Given, cursor: str
 
 @router.get("/{owner}/{name}/versions/{version}")
 def show_version(owner: str, name: str, version: str, caller: Reader, services: Given) -> dict[str, Any]:
-    return version_view(_find_version(services, caller, owner, name, version))
+    return version_view(_registered(services, caller, owner, name, version).version)
 
 
 @router.get("/{owner}/{name}/versions/{version}/card")
 def card(owner: str, name: str, version: str, caller: Reader, services: Given) -> dict[str, Any]:
-    """What the model is, and how to ask it for a picture."""
-    return _find_version(services, caller, owner, name, version).card
+    """What the model is, and how to ask it for a picture; `modelCard` in it is a link for people without a key."""
+    return card_view(services, _registered(services, caller, owner, name, version))
+
+
+@router.delete("/{owner}/{name}/versions/{version}", status_code=204)
+def remove_version(owner: str, name: str, version: str, caller: Trainer, services: Given) -> None:
+    """With its package. What the training left for download stays."""
+    found = _registered(services, caller, owner, name, version)
+    services.registry.remove(found)
+    shutil.rmtree(services.settings.data_dir / found.version.folder, ignore_errors=True)
 
 
 def add_model(services: Services, caller: Caller, new: NewModel, field: str = "owner") -> Model:
@@ -109,12 +120,11 @@ def find_model(services: Services, caller: Caller, owner: str, name: str) -> Mod
     return model
 
 
-def _find_version(services: Services, caller: Caller, owner: str, name: str, version: str) -> Version:
-    model = find_model(services, caller, owner, name)
-    with services.database.reading() as session:
-        found = session.scalar(select(Version).where(Version.model_id == model.id, Version.id == version))
-    if found is None:
-        raise not_found(f"version {version[:128]} of {owner}/{name}")
+def _registered(services: Services, caller: Caller, owner: str, name: str, version: str) -> Registered:
+    """By its id alone: labels are not for sure."""
+    found = services.registry.by_id(caller.project_id, version)
+    if found is None or (found.model.owner, found.model.name) != (owner, name):
+        raise not_found(f"version {version[:128]} of {owner[:128]}/{name[:128]}")
     return found
 
 

@@ -16,6 +16,7 @@ from service.identifiers import iso
 from service.jobs.board import NewJob
 from service.jobs.states import BEFORE_START, CANCELED, FAILED, SUCCEEDED
 from service.keys import Caller
+from service.packages.registry import Registered
 from service.problems import Problem, not_found
 from service.services import Services
 from service.storage.store import NoSuchObject, TooLarge
@@ -148,15 +149,15 @@ def _models(asked: Asked, job_id: str | None) -> list[dict[str, str]]:
     of_job = select(Version, Model).join(Model, Model.id == Version.model_id).where(Version.job_id == job.id)
     with asked.services.database.reading() as session:
         rows = session.execute(of_job.order_by(Version.created_at)).all()
-    return [_trained(asked.services.settings.url, version, model) for version, model in rows]
+    return [_trained(asked.services, Registered(model, version)) for version, model in rows]
 
 
-def _trained(url: str, version: Version, model: Model) -> dict[str, str]:
-    label = version.label or version.id
+def _trained(services: Services, found: Registered) -> dict[str, str]:
+    model, version = found.model, found.version
     return {
         "vendor": model.owner,
-        "version": label,
+        "version": version.label or version.id,
         "name": model.name,
-        "url": f"{url}/v1/ent/{model.owner}/{label}/{model.name}",
-        "modelCard": f"{url}/v1/models/{model.owner}/{model.name}/versions/{version.id}/card",
+        "url": f"{services.settings.url}/{found.path}",
+        "modelCard": services.card_links.link(version.project_id, version.id),
     }
