@@ -25,7 +25,17 @@ from service.services import Services, make_services, services_of
 from service.settings import ServiceSettings
 from service.storage.local import LocalStore
 from service.storage.routes import storage_router
-from service.views import cerebrium, dreambooth, graphql, model_cards, predictions, replicate, replicate_files, replicate_models, tiyaro_models
+from service.views import (
+    cerebrium,
+    dreambooth,
+    graphql,
+    model_cards,
+    predictions,
+    replicate,
+    replicate_files,
+    replicate_models,
+    tiyaro_models,
+)
 from service.views.connect import connect
 
 ROUTERS: tuple[APIRouter, ...] = (

@@ -254,10 +254,9 @@ class Building(_InProcess):
         folder = self._workshop.folder(job)
         try:
             pack(folder, should_stop)
+            warnings: list[str] = []
             if self._workshop.trainer(job).is_ours:
                 warnings = self._workshop.publisher.build(job, folder, self._workshop.resolved(job), should_stop)
-            else:
-                warnings = ["no package was built: this trainer leaves output.zip, which is handed over as it is"]
             folder.stage(BUILDING).mkdir(parents=True, exist_ok=True)
             _write_whole(folder.stage(BUILDING) / WARNINGS, json.dumps(warnings))
         except OSError as error:

@@ -80,15 +80,16 @@ async def run(address: str, idle_seconds: float) -> int:
     if hasattr(signal, "SIGTERM") and os.name != "nt":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.terminate)
     listening = await listen(bridge, address)
-    async with listening:
-        while server.returncode is None:
-            if bridge.idle_seconds > idle_seconds:
-                print("nobody has asked for a picture for a while: the package is put away", flush=True)
-                await end(server)
-                return 0
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(server.wait(), TICK_SECONDS)
-    return int(server.returncode)
+    while server.returncode is None:
+        if bridge.idle_seconds > idle_seconds:
+            print("nobody has asked for a picture for a while: the package is put away", flush=True)
+            await end(server)
+            break
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(server.wait(), TICK_SECONDS)
+    was_idle = listening.is_serving() and bridge.idle_seconds > idle_seconds
+    listening.close()
+    return 0 if was_idle else int(server.returncode or 0)
 
 
 async def listen(bridge: Bridge, address: str) -> asyncio.AbstractServer:

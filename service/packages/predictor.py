@@ -137,7 +137,9 @@ class Predictor:
             job_id=new_id(), stage=STAGE, argv=argv, cwd=package.folder, environment=environment, log=log, folder=folder,
             device=self._rules.device, limits=self._rules.limits, readable=readable,
         )  # fmt: skip
-        transport = httpx.HTTPTransport(uds=None if is_windows else address)
+        # No connection is kept: an open one would count as somebody who asks.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        transport = httpx.HTTPTransport(uds=None if is_windows else address, limits=limits)
         url = f"http://{address}" if is_windows else "http://package"
         client = httpx.Client(transport=transport, base_url=url, timeout=httpx.Timeout(10.0, read=None))
         return _Running(package.version_id, self._executor.submit(spec), folder, log, client)

@@ -32,8 +32,12 @@ class Publisher:
     controlnet: Path | None = None
 
     def template(self, job: Job, resolved: ResolvedRequest) -> Template:
-        """The one that the client asked for, or the usual one. BadInput where there is none of that name any more."""
-        return self.templates.select(job.details.get("template_version"), resolved.request.method)
+        """The one that the client asked for, or the usual one; also where there is none of that name, which the client was told."""
+        method = resolved.request.method
+        try:
+            return self.templates.select(job.details.get("template_version"), method)
+        except BadInput:
+            return self.templates.select(None, method)
 
     def build(self, job: Job, folder: JobFolder, resolved: ResolvedRequest, should_stop: Callable[[], bool]) -> list[str]:
         """The package of what was trained, once; what the client should know of it. Raises Stopped."""
@@ -43,8 +47,6 @@ class Publisher:
         try:
             template = self.template(job, resolved)
             package = build(template, self._ingredients(job, folder, resolved, template), self.data_dir / PACKAGES, should_stop)
-        except BadInput as error:
-            return [f"no package was built: {error}"]
         except CannotBuild as error:
             return [f"no package was built: {error}"]
         temporary = done.with_name(f".{BUILT}.part")

@@ -23,7 +23,7 @@ class NewVersion:
     """What a version is made of."""
 
     id: str  # the manifest's SHA-256
-    job_id: str
+    job_id: str | None  # None: no training of ours
     label: str | None  # the client's own name of it
     notes: str | None
     template: str
@@ -104,8 +104,10 @@ class Registry:
             session.execute(delete(Version).where(*mine))
             facts = {"model": f"{found.model.owner}/{found.model.name}", "job": version.job_id}
             session.add(
-                AuditEntry(time=self._clock(), project_id=version.project_id, action="version deleted", subject_id=version.id, details=facts)
-            )
+                AuditEntry(
+                    time=self._clock(), project_id=version.project_id, action="version deleted", subject_id=version.id, details=facts
+                )
+            )  # fmt: skip
 
     def by_id(self, project_id: str, version_id: str) -> Registered | None:
         query = select(Model, Version).join(Version, Version.model_id == Model.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from service.database.tables import Job, StoredFile
 from service.identifiers import new_id
 from service.keys import Caller, Reader, Trainer
+from service.packages.templates import USUAL
 from service.problems import FieldMistake, Problem, invalid
 from service.services import Services, services_of
 from service.training.fields import BadInput
@@ -49,7 +51,6 @@ def create_apart(body: NewDreambooth, caller: Trainer, services: Given) -> dict[
 def _create(services: Services, caller: Caller, body: NewDreambooth, root: str) -> dict[str, Any]:
     try:
         trainer = services.workshop.trainers.select(body.trainer_version)
-        services.workshop.publisher.templates.select(body.template_version, "dreambooth")
     except BadInput as error:
         raise of_bad_input(error) from None
     details = {
@@ -57,6 +58,11 @@ def _create(services: Services, caller: Caller, body: NewDreambooth, root: str) 
     }  # fmt: skip
     webhook = webhook_of(services, None, body.webhook_completed or body.webhook, None)
     new = new_training(services, trainer, EXPERIMENTAL, body.input, webhook, details)
+    try:
+        services.workshop.publisher.templates.select(body.template_version, "dreambooth")
+    except BadInput as error:  # clients name versions of templates that only the first of these services had
+        warning = f"{error}; the package is built by {USUAL['dreambooth']}"
+        new = replace(new, warnings=[*new.warnings, warning])
     _have_model(services, caller, body.model)
     return experimental_view(services, services.board.create(caller, new), root)
 

@@ -40,7 +40,7 @@ def test_the_request_of_the_document(root: str, client: TestClient, services: Se
     assert client.get(f"{root}/trainings/{made['id']}").json() == made
     assert [found["id"] for found in client.get(f"{root}/trainings").json()["results"]] == [made["id"]]
     assert client.get("/v1/models/default/mymodel").status_code == 200
-    assert "template_version has no effect" in drive(made["id"]).warnings[-1]
+    assert "is no template here; there are" in drive(made["id"]).warnings[-1]
     with services.database.reading() as session:
         [message] = session.scalars(select(WebhookMessage)).all()
     told = json.loads(message.body)

@@ -67,8 +67,12 @@ def test_the_states_of_a_training(client: TestClient, model: str, services: Serv
     assert (version["id"], version["cog_version"], version["openapi_schema"]) == ("ab12", "0.16", {"a": 1})
     assert client.get("/v1/models/default/mine/versions").json()["results"] == [version]
     assert client.get("/v1/models/default/mine").json()["latest_version"] == version
-    assert client.get("/v1/models/default/mine/versions/ab12/card").json() == {"name": "mine"}
+    card = client.get("/v1/models/default/mine/versions/ab12/card").json()
+    assert (card["name"], card["url"]) == ("mine", "http://testserver/v1/ent/default/ab12/mine")
     assert client.delete("/v1/models/default/mine").status_code == 409
+    assert client.delete("/v1/models/default/mine/versions/ab12").status_code == 204
+    assert client.delete("/v1/models/default/mine/versions/ab12").status_code == 404
+    assert client.delete("/v1/models/default/mine").status_code == 204
 
 
 def test_cancel_answers_with_the_training_and_can_be_repeated(client: TestClient, model: str) -> None:

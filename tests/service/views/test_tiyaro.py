@@ -110,7 +110,7 @@ def test_the_flow_of_the_document(generation: str, raw: TestClient, services: Se
     assert data(raw, models) == [
         {
             "vendor": "default", "version": "1", "name": "milky", "url": "http://testserver/v1/ent/default/1/milky",
-            "modelCard": "http://testserver/v1/models/default/milky/versions/ab12/card",
+            "modelCard": services.card_links.link(services.keys.project("default"), "ab12"),
         }
     ]  # fmt: skip
 
