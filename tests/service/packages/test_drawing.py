@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -35,10 +36,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
         shutil.copyfile(SHARED / name, tmp_path / name)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("drawing", "weighted_prompts"):
-        monkeypatch.delitem(importlib.sys.modules, name, raising=False)  # type: ignore[attr-defined]
+        monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module("drawing")
     for name in ("drawing", "weighted_prompts"):
-        importlib.sys.modules.pop(name, None)  # type: ignore[attr-defined]
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def prepare(template: str, folder: Path, model: Path) -> None:
 @pytest.mark.parametrize("template", KINDS)
 def test_each_template_draws(template: str, package: ModuleType, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(template, tmp_path, model)
-    monkeypatch.setenv("BASE_MODEL_PATH", str(model)) if template == "lora" else monkeypatch.delenv("BASE_MODEL_PATH", raising=False)
+    monkeypatch.setenv("BASE_MODEL_PATH", str(model))  # only the package of a LoRA looks for it
     painter = package.Painter(KINDS[template])
     inputs = inputs_for(template, tmp_path, num_outputs=2)
     [one, two] = [Image.open(path) for path in painter.paint(inputs)]
