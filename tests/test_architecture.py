@@ -16,6 +16,7 @@ from library.config.options import TOPICS
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("library", "networks", "service", "tools", "finetune", "launcher", "benchmarks", "tests", "assets")
+PACKAGES = ROOT / "service" / "packages" / "templates"  # programs of their own: copied into packages, run by cog, never imported
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 80, 8
 
 # A module may import its own package and what stands in a line above. What shares a line, but for the first, stays apart.
@@ -84,7 +85,8 @@ def test_no_function_has_too_many_parameters() -> None:
     for name, node in functions():
         arguments = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
         counts[name] = len([argument for argument in arguments if argument not in ("self", "cls")])
-    assert {name: count for name, count in counts.items() if count > MOST_PARAMETERS} == {}
+    of_models = {f"{shown(path)} predict" for path in PACKAGES.glob("*/predict.py")}  # cog reads a model's inputs from these
+    assert {name: count for name, count in counts.items() if count > MOST_PARAMETERS and name not in of_models} == {}
 
 
 def test_every_module_says_what_lives_there() -> None:
@@ -146,7 +148,7 @@ def imports(path: Path) -> list[Import]:
 
 @cache
 def modules() -> dict[str, Path]:
-    return {name_of(path): path for path in product()}
+    return {name_of(path): path for path in product() if PACKAGES not in path.parents}
 
 
 def _walk(node: ast.AST, at_top: bool, for_types: bool) -> Iterator[tuple[ast.AST, bool, bool]]:
