@@ -92,9 +92,10 @@ def test_cancel_and_finish_decide_once(board: PredictionBoard, caller: Caller) -
     assert board.cancel(caller.project_id, drawn).output is None
 
 
-def test_webhooks_tell_what_happened_in_its_order(board: PredictionBoard, caller: Caller, services: Services) -> None:
+def test_webhooks_tell_what_happened_in_its_order(board: PredictionBoard, caller: Caller, services: Services, clock: Clock) -> None:
     board.show(lambda prediction: {"status": prediction.state})
     board.create(caller, new(webhook="https://example.com/hook", webhook_events=["start", "output", "completed"]))
+    clock.now += 1
     board.create(caller, new(webhook="https://example.com/end", webhook_events=["completed"]))
     for _ in range(2):
         claimed = board.claim("a")

@@ -107,7 +107,7 @@ def _tokens(tokenizer: Any, parts: list[Part]) -> list[tuple[int, float]]:
 def _encoded(
     tokenizer: Any, encoder: Any, tokens: list[tuple[int, float]], pieces: int, is_double: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, 77 x pieces, width) and the summary of the first piece. Weights keep the mean of a piece as it was."""
+    """(1, 77 x pieces, width) and the summary of the first piece. Weights leave a piece as strong as it was."""
     states, summary = [], None
     for start in range(0, pieces * WORDS, WORDS):
         piece = tokens[start : start + WORDS]
@@ -126,11 +126,12 @@ def _encoded(
 
 
 def _weighted(plain: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The words against one another; how strong they are together stays. (Their mean is no measure of that: it may be nothing.)"""
     if bool((weights == 1).all()):
         return plain
     weighted = plain * weights[None, :, None]
-    mean, wanted = weighted.float().mean(), plain.float().mean()
-    return weighted * (wanted / mean).to(plain.dtype) if float(mean.abs()) > 1e-6 else weighted
+    size = weighted.float().abs().mean()
+    return weighted * (plain.float().abs().mean() / size).to(plain.dtype) if float(size) > 0 else weighted
 
 
 def _padded(states: torch.Tensor, length: int) -> torch.Tensor:
