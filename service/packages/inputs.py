@@ -88,7 +88,7 @@ def _mistake(value: object, field: Mapping[str, Any]) -> str | None:
 
 def _number_mistake(value: object, field: Mapping[str, Any]) -> str | None:
     is_whole = field["type"] == "integer"
-    if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or (is_whole and not isinstance(value, int)):
         return "this is a whole number" if is_whole else "this is a number"
     if "enum" in field and value not in field["enum"]:
         return f"this is one of {', '.join(map(str, field['enum']))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,7 @@ from sqlalchemy import delete, select
 from service.database.engine import Database
 from service.database.tables import AuditEntry, Model, Project, Version
 from service.identifiers import new_id
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}")
-LONGEST_NAME = 128
+from service.training.fields import Name
 
 
 @dataclass(frozen=True)
@@ -118,4 +115,7 @@ class Registry:
 
 def model_name(wanted: str, otherwise: str) -> str:
     """The name that a client gave its model, if a model can be called so."""
-    return wanted if len(wanted) <= LONGEST_NAME and NAME.fullmatch(wanted) else otherwise
+    try:
+        return Name().read(wanted)
+    except ValueError:
+        return otherwise
