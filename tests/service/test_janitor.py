@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from service.database.tables import Job, StoredFile
+from service.database.tables import Job, Prediction, StoredFile
 from service.janitor import DAY_SECONDS, Janitor
 from service.jobs.board import NewJob
 from service.keys import Caller
+from service.packages.predictions import NewPrediction
 from service.services import Services
 from service.training.job_folder import JobFolder
 
@@ -86,3 +87,22 @@ def test_files_go_when_they_expire(services: Services, caller: Caller, janitor: 
     assert [services.store.head(f"files/{name}") is not None for name in ("old", "new", "kept")] == [False, True, True]
     with services.database.reading() as session:
         assert session.get(StoredFile, "old") is None
+
+
+@pytest.mark.parametrize(("age_hours", "state", "kept"), [(30, "succeeded", False), (20, "succeeded", True), (30, "processing", True)])
+def test_predictions_go_with_their_pictures(
+    age_hours: float, state: str, kept: bool, janitor: Janitor, services: Services, caller: Caller, tmp_path: Path
+) -> None:
+    made = services.predictions.create(caller, NewPrediction("ab12", "m", "default/frogs", {"prompt": "a frog"}))
+    key = f"predictions/{made.id}/0.png"
+    put(services, key, tmp_path)
+    completed = NOW - age_hours * 3600 if state == "succeeded" else None
+    with services.database.writing() as session:
+        values = {"state": state, "output": [key], "completed_at": completed, "created_at": NOW - age_hours * 3600}
+        session.execute(update(Prediction).where(Prediction.id == made.id).values(**values))
+    told = f"prediction {made.id}"
+    assert (told in janitor.sweep(dry_run=True)) is not kept
+    assert services.predictions.find(caller.project_id, made.id) is not None  # a dry run deletes nothing
+    janitor.sweep()
+    assert (services.predictions.find(caller.project_id, made.id) is not None) is kept
+    assert (services.store.head(key) is not None) is kept

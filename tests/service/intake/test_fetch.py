@@ -309,3 +309,13 @@ def test_our_own_urls_are_never_asked_for(place: Path) -> None:
     place.unlink()
     assert "larger than" in failure(place, "http://127.0.0.1:8600/v1/files/x", replace(own, max_bytes=100))
     failure(place, "http://127.0.0.1:8600/v1/files/y", own, ForbiddenAddress)
+
+
+def test_what_may_be_any_file_is_taken_as_it_is(place: Path) -> None:
+    fetch("data:image/png;base64,iVBORw==", place, FetchRules(is_archive=False))
+    assert place.read_bytes() == b"\x89PNG"
+    assert "no zip archive" in failure(place, "data:image/png;base64,iVBORw==", FetchRules())
+
+
+def test_what_may_be_any_file_is_something(place: Path) -> None:
+    assert failure(place, "data:,", FetchRules(is_archive=False)) == "the URL gives no file: there is nothing behind it"
