@@ -314,6 +314,7 @@ def test_our_own_urls_are_never_asked_for(place: Path) -> None:
 def test_what_may_be_any_file_is_taken_as_it_is(place: Path) -> None:
     fetch("data:image/png;base64,iVBORw==", place, FetchRules(is_archive=False))
     assert place.read_bytes() == b"\x89PNG"
+    place.unlink()
     assert "no zip archive" in failure(place, "data:image/png;base64,iVBORw==", FetchRules())
 
 
