@@ -98,6 +98,9 @@ class Predictor:
         running, self._running = self._running, None
         if running is not None:
             self._executor.cancel(running.handle, END_GRACE_SECONDS)
+            deadline = time.monotonic() + 3 * END_GRACE_SECONDS  # two models at once may be more than the memory holds
+            while self._executor.status(running.handle).state in ("waiting", "running") and time.monotonic() < deadline:
+                time.sleep(ASK_SECONDS)
             running.client.close()
             shutil.rmtree(running.folder, ignore_errors=True)
 
