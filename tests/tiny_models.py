@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModelWithProjection
@@ -211,7 +212,7 @@ def save_folder(
             f"tokenizer{suffix}": ["transformers", "CLIPTokenizer"],
         }
     DDIMScheduler(**SCHEDULER_CONFIG, prediction_type=prediction_type).save_pretrained(path / "scheduler")
-    index |= {"_class_name": pipeline, "scheduler": ["diffusers", "DDIMScheduler"]}
+    index |= {"_class_name": pipeline, "_diffusers_version": diffusers.__version__, "scheduler": ["diffusers", "DDIMScheduler"]}
     index |= {name: [None, None] for name in ("feature_extractor", "image_encoder")}
     if pipeline == "StableDiffusionPipeline":
         index |= {"safety_checker": [None, None], "requires_safety_checker": False}

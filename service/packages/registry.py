@@ -64,7 +64,7 @@ class Registry:
         now = self._clock()
         with self._database.writing() as session:
             owner = session.scalars(select(Project.name).where(Project.id == project_id)).one()
-            model_row = {
+            model_row: dict[str, Any] = {
                 "id": new_id(), "project_id": project_id, "owner": owner, "name": name, "visibility": "private",
                 "description": description, "hardware": None, "details": {}, "run_count": 0, "created_at": now,
             }  # fmt: skip

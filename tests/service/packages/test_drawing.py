@@ -146,6 +146,12 @@ def test_each_template_draws(template: str, package: ModuleType, tmp_path: Path,
     assert again.tobytes() == one.tobytes()
 
 
+@pytest.mark.parametrize(("strength", "steps", "drawn"), [(0.8, 50, 40), (1.0, 1, 1), (0.8, 1, 1), (0.05, 3, 1), (0.05, 19, 1), (0.05, 500, 25)])
+def test_at_least_a_step_is_drawn(package: ModuleType, strength: float, steps: int, drawn: int) -> None:
+    share = package.at_least_a_step(strength, steps)
+    assert share <= 1 and int(share * steps) == drawn
+
+
 def test_the_lora_is_used(package: ModuleType, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare("lora", tmp_path, model)
     monkeypatch.setenv("BASE_MODEL_PATH", str(model))

@@ -81,7 +81,8 @@ class Painter:
         """What this kind of drawing begins from."""
         if self._kind in ("image", "inpainting"):
             picture = read_picture("image", inputs["image"])
-            given: dict[str, Any] = {"image": picture, "strength": inputs["prompt_strength"]}
+            strength = at_least_a_step(inputs["prompt_strength"], inputs["num_inference_steps"])
+            given: dict[str, Any] = {"image": picture, "strength": strength}
             if self._kind == "inpainting":
                 mask = read_picture("mask", inputs["mask"]).convert("L").resize(picture.size)
                 given |= {"mask_image": mask, "width": picture.width, "height": picture.height}
@@ -91,6 +92,11 @@ class Painter:
             control = read_picture("control_image", inputs["control_image"]).resize(size)
             return {"image": control, "width": size[0], "height": size[1], "controlnet_conditioning_scale": inputs["control_scale"]}
         return {"width": size[0], "height": size[1]}
+
+
+def at_least_a_step(strength: float, steps: int) -> float:
+    """The share of the steps that is drawn. Less than one step would draw nothing: pipelines round down, and fail."""
+    return strength if int(strength * steps) >= 1 else min(1.0, 1.5 / steps)
 
 
 def _weights() -> tuple[str | Path, Path | None]:
