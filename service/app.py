@@ -20,6 +20,7 @@ from service.health import metrics
 from service.idempotency import IdempotentRequests
 from service.jobs import routes as jobs
 from service.limits import HEADERS, LimitedBodies, SafeHeaders
+from service.page.routes import ROUTERS as PAGE_ROUTERS
 from service.problems import Problem, of_status, of_validation, problem_response
 from service.services import Services, make_services, services_of
 from service.settings import ServiceSettings
@@ -41,6 +42,7 @@ from service.views.connect import connect
 ROUTERS: tuple[APIRouter, ...] = (
     jobs.router, graphql.router, replicate.router, replicate_models.router, replicate_files.router, dreambooth.router, cerebrium.router,
     predictions.router, tiyaro_models.router, model_cards.router,
+    *PAGE_ROUTERS,
 )  # fmt: skip
 log = logging.getLogger("service")
 health = APIRouter(include_in_schema=False)

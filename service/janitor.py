@@ -13,7 +13,7 @@ from functools import partial
 from sqlalchemy import delete, or_, select, update
 
 from service.database.engine import Database
-from service.database.tables import IdempotencyRecord, Job, Prediction, StoredFile, WebhookMessage
+from service.database.tables import IdempotencyRecord, Job, PageSession, Prediction, StoredFile, WebhookMessage
 from service.idempotency import KEPT_SECONDS
 from service.jobs.states import BEFORE_START, FAILED, FINAL
 from service.settings import ServiceSettings
@@ -89,7 +89,8 @@ class Janitor:
         with self._database.writing() as session:
             session.execute(update(Job).where(Job.id == job.id, Job.state.in_(BEFORE_START)).values(**given_up))
         self._store.delete(str(job.input_key))
-        shutil.rmtree(self._folder(job.id).instance_pictures.parent, ignore_errors=True)
+        for pictures in (self._folder(job.id).instance_pictures.parent, self._folder(job.id).preview):
+            shutil.rmtree(pictures, ignore_errors=True)
         with self._database.writing() as session:
             session.execute(update(Job).where(Job.id == job.id, Job.state.in_(FINAL)).values(input_key=None))
 
@@ -134,6 +135,7 @@ class Janitor:
         old = now - self._settings.keep_logs_days * DAY_SECONDS
         with self._database.writing() as session:
             session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < now - KEPT_SECONDS))
+            session.execute(delete(PageSession).where(PageSession.expires_at < now))
             session.execute(delete(WebhookMessage).where(WebhookMessage.next_attempt_at.is_(None), WebhookMessage.created_at < old))
         ClassPictureCache(self._settings.data_dir / "class_pictures").shrink(MOST_CLASS_PICTURE_BYTES)
         if isinstance(self._store, LocalStore):

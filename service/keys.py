@@ -109,11 +109,20 @@ class Keys:
         parts = KEY.fullmatch(key)
         if parts is None:
             return None
-        now = self._clock()
         with self._database.reading() as session:
             found = session.get(ApiKey, parts[1])
         if found is None or not hmac.compare_digest(found.digest, _digest(key)):
             return None
+        return self._opened(found)
+
+    def of_id(self, key_id: str) -> Caller | None:
+        """Whose key this is, for a session that it has begun; None once the key opens nothing any more."""
+        with self._database.reading() as session:
+            found = session.get(ApiKey, key_id)
+        return None if found is None else self._opened(found)
+
+    def _opened(self, found: ApiKey) -> Caller | None:
+        now = self._clock()
         if found.revoked_at is not None or (found.expires_at is not None and found.expires_at <= now):
             return None
         if found.last_used_at is None or now - found.last_used_at > USE_NOTED_AFTER:
@@ -144,21 +153,25 @@ class Door:
     def open(self, request: Request) -> Caller:
         header = request.headers.get("authorization", "")
         address = request.client.host if request.client else ""
-        _slow_down(self.strangers.wait(address))
+        slow_down(self.strangers.wait(address))
         caller = self.keys.check(key_in(header)) if header else None
         if caller is None:
             self.strangers.take(address)
             reason = "this API key is unknown, expired or revoked" if header else "send your API key as Authorization: Bearer KEY"
             raise Problem(401, "Unauthenticated", reason)
-        _slow_down((self.creates if request.method == "POST" else self.calls).take(caller.key_id))
+        self.pace(caller, request.method)
         written = request.headers.get("idempotency-key")
         if written is not None and not 0 < len(written) <= LONGEST_IDEMPOTENCY_KEY:
             raise Problem(400, "Bad Idempotency-Key", f"an Idempotency-Key has 1 to {LONGEST_IDEMPOTENCY_KEY} characters")
         own = None if written is None else f"{caller.key_id}:{written}"  # two clients of a project may think of the same
         return replace(caller, idempotency_key=own)
 
+    def pace(self, caller: Caller, method: str) -> None:
+        """429 if this key asks faster than allowed."""
+        slow_down((self.creates if method == "POST" else self.calls).take(caller.key_id))
 
-def _slow_down(seconds: float) -> None:
+
+def slow_down(seconds: float) -> None:
     if seconds > 0:
         detail = f"Request was throttled. Your rate limit resets in ~{max(1, round(seconds))}s."
         raise Problem(429, "Too many requests", detail, retry_after=seconds)
@@ -166,8 +179,13 @@ def _slow_down(seconds: float) -> None:
 
 def caller(request: Request) -> Caller:
     """Who calls; 401 if nobody knows them. May the caller do it? `needs("train")`."""
-    door: Door = request.app.state.services.door
-    return door.open(request)
+    services = request.app.state.services
+    door: Door = services.door
+    visitor: Caller | None = None if "authorization" in request.headers else services.sessions.caller_of(request)
+    if visitor is None:
+        return door.open(request)
+    door.pace(visitor, request.method)
+    return visitor
 
 
 def needs(scope: str) -> Callable[[Caller], Caller]:

@@ -13,6 +13,7 @@ MIB = 2**20
 LARGEST_BODY = 4 * MIB  # of what is no upload: inputs with pictures as data: URIs are the largest
 LARGEST_FILE = 100 * MIB  # of the files API
 UPLOADS = "/storage/u/"  # these count for themselves, by the limit in their token
+PAGE_UPLOAD = "/trainings/new/pictures"  # forms of the page with pictures
 FILES = ("/v1/files", "/dreambooth/v1/files")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -26,6 +27,8 @@ def largest_body(path: str, max_upload_mib: int) -> int | None:
     """Bytes; None: the route counts."""
     if path.startswith(UPLOADS):
         return None
+    if path == PAGE_UPLOAD:
+        return (max_upload_mib + 1) * MIB
     return min(LARGEST_FILE, max_upload_mib * MIB) + MIB if path.startswith(FILES) else LARGEST_BODY
 
 

@@ -14,6 +14,7 @@ from service.keys import ANONYMOUS_CALLS_PER_MINUTE, Door, Keys
 from service.packages.card import CardLinks
 from service.packages.predictions import PredictionBoard
 from service.packages.registry import Registry
+from service.page.sessions import Sessions
 from service.settings import ServiceSettings
 from service.storage.store import Store
 from service.throttle import Throttle
@@ -28,6 +29,7 @@ class Services:
     database: Database
     keys: Keys
     door: Door
+    sessions: Sessions  # of the page
     outbox: Outbox
     secrets: WebhookSecrets
     board: JobBoard
@@ -52,6 +54,7 @@ def make_services(settings: ServiceSettings) -> Services:
         database=database,
         keys=keys,
         door=door,
+        sessions=Sessions(database, keys),
         outbox=outbox,
         secrets=WebhookSecrets(database),
         board=JobBoard(database, outbox, settings.queued_jobs_per_project),

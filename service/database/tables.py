@@ -41,6 +41,17 @@ class ApiKey(Base):
     revoked_at: Mapped[float | None]
 
 
+class PageSession(Base):
+    """Somebody who has signed in to the page. It opens what the key opens, for as long as the key does."""
+
+    __tablename__ = "page_sessions"
+    digest: Mapped[str] = mapped_column(primary_key=True)  # SHA-256 of the cookie, in hex
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    __table_args__ = (Index(None, "expires_at"),)
+
+
 class Job(Base):
     """One training. `jobs/states.py` says what `state` holds; only `jobs/board.py` changes it."""
 

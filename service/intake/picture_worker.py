@@ -44,8 +44,11 @@ def limit_next_picture(cpu_seconds: int) -> None:
             resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def rewrite(source: Path, destination: Path, least_side: int) -> dict[str, Any]:
-    """The first frame, turned as its EXIF says, as a PNG of RGB or RGBA that holds nothing but pixels."""
+def rewrite(source: Path, destination: Path, least_side: int, largest_side: int | None = None) -> dict[str, Any]:
+    """The first frame, turned as its EXIF says, as a PNG of RGB or RGBA that holds nothing but pixels.
+
+    Width and height that are told are the picture's own, also where it is written smaller.
+    """
     from PIL import Image, ImageOps
 
     with Image.open(source, formats=FORMATS) as image:
@@ -60,8 +63,11 @@ def rewrite(source: Path, destination: Path, least_side: int) -> dict[str, Any]:
         image.load()
         picture = _in_eight_bits(ImageOps.exif_transpose(image))
         picture.info.clear()  # EXIF, text, profiles
+        width, height = picture.size
+        if largest_side is not None:
+            picture.thumbnail((largest_side, largest_side))
         picture.save(destination, "PNG", compress_level=_COMPRESSION)
-        return {"width": picture.width, "height": picture.height, "format": "JPEG" if kind == "MPO" else kind}
+        return {"width": width, "height": height, "format": "JPEG" if kind == "MPO" else kind}
 
 
 def _in_eight_bits(image: Any) -> Any:
@@ -73,10 +79,10 @@ def _in_eight_bits(image: Any) -> Any:
     return image.convert("RGB")
 
 
-def answer(request: dict[str, str], limits: dict[str, int]) -> dict[str, Any]:
+def answer(request: dict[str, str], limits: dict[str, Any]) -> dict[str, Any]:
     """What is told of one picture. Pillow raises errors of many kinds for what is broken; all mean the same here."""
     try:
-        return rewrite(Path(request["source"]), Path(request["destination"]), limits["least_side"])
+        return rewrite(Path(request["source"]), Path(request["destination"]), limits["least_side"], limits.get("largest_side"))
     except Refused as problem:
         return {"problem": str(problem)}
     except MemoryError:

@@ -27,6 +27,7 @@ class PictureLimits:
 
     max_pixels: int = 50_000_000
     least_side: int = 64
+    largest_side: int | None = None  # of what is written: a larger picture is written smaller; None: as it is
     memory_bytes: int = 2 << 30  # address space of the worker
     cpu_seconds: int = 20  # for one picture
     wall_seconds: float = 60
@@ -94,7 +95,7 @@ class PictureChecker:
         return found
 
     def _start(self) -> subprocess.Popen[str]:
-        limits = {name: getattr(self._limits, name) for name in ("max_pixels", "least_side", "memory_bytes", "cpu_seconds")}
+        limits = {name: getattr(self._limits, name) for name in ("max_pixels", "least_side", "largest_side", "memory_bytes", "cpu_seconds")}
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._worker = subprocess.Popen(

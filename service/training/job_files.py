@@ -53,6 +53,15 @@ def write_run(resolved: ResolvedRequest, folder: JobFolder) -> Launch:
     return Launch(SCRIPT_OF[resolved.request.method], arguments, dict(_OFFLINE), resolved.processes)
 
 
+def shown_run(resolved: ResolvedRequest) -> str:
+    """run.toml for people: with registered names in the place of this machine's paths."""
+    values = run_options(resolved, JobFolder(Path("job")))
+    values["pretrained_model_name_or_path"] = resolved.base.model.name
+    if resolved.base.vae_name is not None:
+        values["vae"] = resolved.base.vae_name
+    return "\n".join(_toml(values)) + "\n"
+
+
 def check_together(resolved: ResolvedRequest) -> None:
     """BadInput with every option under "advanced" that does not go with another; the pictures are not looked at."""
     values = run_options(resolved, JobFolder(Path("job")))

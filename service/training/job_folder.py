@@ -34,6 +34,11 @@ class JobFolder:
         return self.root / "pictures" / "class"
 
     @property
+    def preview(self) -> Path:
+        """Small copies of the pictures, for the page."""
+        return self.root / "preview"
+
+    @property
     def run_file(self) -> Path:
         return self.root / "run.toml"
 

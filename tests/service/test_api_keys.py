@@ -28,7 +28,7 @@ def open_client(app: FastAPI) -> TestClient:
     def mine(caller: Reader) -> dict[str, Any]:
         return {"project": caller.project_id}
 
-    @app.post("/keys")
+    @app.post("/mine/keys")
     def manage(caller: Admin) -> dict[str, Any]:
         return {"key": caller.idempotency_key}
 
@@ -104,7 +104,7 @@ def test_scopes(open_client: TestClient, app: FastAPI) -> None:
     project = keys.project("default")
     reader = {"Authorization": f"Token {keys.create(project, 'r', ['read'])}"}
     assert open_client.get("/mine", headers=reader).json() == {"project": project}
-    answer = open_client.post("/keys", headers=reader)
+    answer = open_client.post("/mine/keys", headers=reader)
     assert (answer.status_code, "admin" in answer.json()["detail"]) == (403, True)
     with pytest.raises(Problem, match="write read, train, admin"):
         keys.create(project, "x", ["root"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
-from service.database.tables import Job, Prediction, StoredFile
+from service.database.tables import Job, PageSession, Prediction, StoredFile
 from service.janitor import DAY_SECONDS, Janitor
 from service.jobs.board import NewJob
 from service.keys import Caller
@@ -71,6 +71,23 @@ def test_a_job(age_days: float, state: str, kept: set[str], services: Services, 
     if state == "created":
         job = services.board.get(caller.project_id, job_id)
         assert (job.state, job.error) == ("failed", "it was never started, and its upload is deleted")
+
+
+def test_sessions_of_the_page_go_when_they_are_over(services: Services, caller: Caller, janitor: Janitor) -> None:
+    with services.database.writing() as session:
+        for digest, expires_at in (("old", NOW - 1), ("new", NOW + 1)):
+            session.add(PageSession(digest=digest, key_id=caller.key_id, created_at=0.0, expires_at=expires_at))
+    janitor.sweep()
+    with services.database.reading() as session:
+        assert session.scalars(select(PageSession.digest)).all() == ["new"]
+
+
+def test_the_preview_of_a_draft_goes_with_its_pictures(services: Services, caller: Caller, janitor: Janitor, tmp_path: Path) -> None:
+    job_id = job_of(services, caller, tmp_path, 31, "created")
+    preview = JobFolder(services.settings.jobs_dir / job_id).preview
+    preview.mkdir(parents=True)
+    janitor.sweep()
+    assert not preview.exists()
 
 
 def test_files_go_when_they_expire(services: Services, caller: Caller, janitor: Janitor, tmp_path: Path) -> None:

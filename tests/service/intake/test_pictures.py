@@ -95,6 +95,15 @@ def test_pictures_are_turned_upright_and_exif_goes(rewrite, kind: str) -> None:
     assert not upright.getexif()
 
 
+def test_a_small_copy_tells_the_size_of_the_picture(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(saved(Image.new("RGB", (400, 200)), "JPEG"))
+    (tmp_path / "small").write_bytes(saved(Image.new("RGB", (80, 70)), "PNG"))
+    with PictureChecker(replace(SMALL, largest_side=100)) as checker:
+        found = [checker.rewrite(tmp_path / name, tmp_path / f"{name}.png") for name in ("large", "small")]
+    assert [(picture.width, picture.height) for picture in found] == [(400, 200), (80, 70)]
+    assert [Image.open(tmp_path / f"{name}.png").size for name in ("large", "small")] == [(100, 50), (80, 70)]
+
+
 def test_of_an_animation_the_first_frame_counts(rewrite) -> None:
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     for kind in ("PNG", "WEBP"):
