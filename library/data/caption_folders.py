@@ -54,35 +54,31 @@ def _find_captions(
     listing: Listing, folder: Folder, path: Path, subset: SubsetSettings, mistakes: list[str], notes: list[str]
 ) -> None:
     """The caption of each image: its lines if wildcards choose between them, else the first line; None without a file."""
-    files = {image: find_caption(folder, image, subset.caption_extension) for image in folder.images}
-    captions: dict[str, str] = {}
+    files = [find_caption(folder, image, subset.caption_extension) for image in folder.images]
+    captions: list[str | None] = [None] * len(files)
     if listing.index:
-        listing.index.read(files)
-        sizes = listing.index.sizes
+        listing.index.read(folder.images, files)
         listing.claimed_sizes = {
-            image_path: sizes[image] for image, image_path in zip(folder.images, listing.paths, strict=True) if image in sizes
+            image_path: size for image_path, size in zip(listing.paths, listing.index.sizes, strict=True) if size
         }
-        captions = {image: caption for image, caption in listing.index.captions.items() if files[image]}
-    unread = {image: file for image, file in files.items() if file and image not in captions}
-    captions |= _read_captions(dict(zip(unread, within(path, unread.values()), strict=True)), mistakes)
-    listing.captions = [captions.get(image) for image in folder.images]
+        captions = [caption if file else None for file, caption in zip(files, listing.index.captions, strict=True)]
+    unread = {position: file for position, file in enumerate(files) if file and captions[position] is None}
+    found = _read_captions(within(path, unread.values()), mistakes)
+    for position, caption in zip(unread, found, strict=True):
+        captions[position] = caption
     if listing.index:
-        listing.index_captions = {image: captions.get(image, subset.class_tokens or "") for image in folder.images}
-    cut = [position for position, caption in enumerate(listing.captions) if caption and "\n" in caption]
+        listing.index_captions = [subset.class_tokens or "" if caption is None else caption for caption in captions]
+    listing.captions = captions
+    cut = [position for position, caption in enumerate(captions) if caption and "\n" in caption]
     if cut and not subset.caption.enable_wildcard:
         for position in cut:
-            listing.captions[position] = (listing.captions[position] or "").partition("\n")[0]
+            captions[position] = (captions[position] or "").partition("\n")[0]
         notes.append(f"{subset.where}: of {len(cut)} captions with several lines only the first is used (enable_wildcard uses all)")
 
 
-def _read_captions(files: dict[str, str], mistakes: list[str]) -> dict[str, str]:
-    """The lines of each image's caption file."""
-    captions: dict[str, str] = {}
-    unreadable: list[str] = []
-    for image, found in zip(files, read_each(caption_lines, list(files.values())), strict=True):
-        if isinstance(found, UserError):
-            unreadable += found.messages
-        else:
-            captions[image] = "\n".join(found)
+def _read_captions(paths: list[str], mistakes: list[str]) -> list[str | None]:
+    """The lines of each caption file; None of what cannot be read."""
+    found = read_each(caption_lines, paths)
+    unreadable = [message for lines in found if isinstance(lines, UserError) for message in lines.messages]
     mistakes += shortened(unreadable, "captions that cannot be read")
-    return captions
+    return [None if isinstance(lines, UserError) else "\n".join(lines) for lines in found]

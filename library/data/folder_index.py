@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -29,30 +29,42 @@ class FolderIndex:
         self._file = folder / NAME
         self._start = within(folder, [""])[0]
         self._stats = FolderStats(folder, many=_bytes_of(self._file) > _MANY_BYTES)
-        self._stamps: dict[str, str] = {}
-        self.sizes: dict[str, Size] = {}  # by the image's file name; what is not in here must be read
-        self.captions: dict[str, str] = {}  # of the same images: the lines of the caption file; else what was used instead
+        self._images: Sequence[str] = ()
+        # Of each image, in this order; of the first two None where something changed, and the files must be read.
+        self.sizes: list[Size | None] = []
+        self.captions: list[str | None] = []  # the lines of the caption file; without one, what was used instead
+        self._stamps: list[str] = []
         self._holds = True  # whether there is nothing else in the file
 
-    def read(self, caption_files: Mapping[str, str | None]) -> None:
-        """Take what still holds. `caption_files`: that of each image, by file name."""
+    def read(self, images: Sequence[str], caption_files: Sequence[str | None]) -> None:
+        """Take what still holds of these images, all by file name."""
         claims = dict(self._claims())  # first: the files may still be looked at by another process
-        self._stamps = {image: self._stamp(image, caption_file) for image, caption_file in caption_files.items()}
-        self._stats.forget()
-        for image, (size, caption, stamp) in claims.items():
-            if stamp == self._stamps.get(image, "") != "":
-                self.sizes[image], self.captions[image] = size, caption
-            else:
-                self._holds = False
+        self._stats.wait()
+        self._images = images
+        stats = self._stats  # a file that is gone leaves a gap in the stamp, and such a stamp is never written
+        self._stamps = [
+            f"{stats[image]} {caption_file} {stats[caption_file]}" if caption_file else stats[image]
+            for image, caption_file in zip(images, caption_files, strict=True)
+        ]
+        stats.clear()
+        held = [
+            claim if (claim := claims.get(image)) and claim[2] == stamp else None
+            for image, stamp in zip(images, self._stamps, strict=True)
+        ]
+        self.sizes = [claim[0] if claim else None for claim in held]
+        self.captions = [claim[1] if claim else None for claim in held]
+        self._holds = self._holds and len(claims) == len(held) - held.count(None)
 
-    def write(self, sizes: Mapping[str, Size], captions: Mapping[str, str]) -> str | None:
-        """Keep what is known now of the images in `sizes`, by file name; says what went wrong, which is no harm.
+    def write(self, sizes: Sequence[Size | None], captions: Sequence[str]) -> str | None:
+        """Keep what is known now of each image; says what went wrong, which is no harm.
 
-        `captions` may hold more: of images that could not be read, there is nothing to keep.
+        Without a size the image could not be read, and there is nothing to keep.
         """
-        if self._holds and sizes == self.sizes and self.captions.items() <= captions.items():
+        kept = [caption if size else None for size, caption in zip(sizes, captions, strict=True)]
+        if self._holds and sizes == self.sizes and kept == self.captions:
             return None
-        lines = [self._line(image, size, captions[image]) for image, size in sizes.items()]
+        known = zip(self._images, sizes, captions, self._stamps, strict=True)
+        lines = [self._line(image, size, caption, stamp) for image, size, caption, stamp in known if size and stamp == stamp.strip() != ""]
         try:
             write_text(self._file, "{\n" + ",\n".join(lines) + "\n}\n")
         except OSError as error:
@@ -82,17 +94,9 @@ class FolderIndex:
                 if isinstance(path, str) and isinstance(entry, dict):
                     yield path, entry
 
-    def _line(self, image: str, size: Size, caption: str) -> str:
-        content = {"caption": caption, "resolution": size, "stamp": self._stamps[image]}
+    def _line(self, image: str, size: Size, caption: str, stamp: str) -> str:
+        content = {"caption": caption, "resolution": size, "stamp": stamp}
         return f"{_as_json(self._start + image)}:{_as_json(content)}"
-
-    def _stamp(self, image: str, caption_file: str | None) -> str:
-        """Of both files bytes and the time of the last change in nanoseconds; "" if one is gone."""
-        stamp = self._stats.of(image)
-        if not caption_file or not stamp:
-            return stamp
-        caption_stamp = self._stats.of(caption_file)
-        return f"{stamp} {caption_file} {caption_stamp}" if caption_stamp else ""
 
 
 def _bytes_of(file: Path) -> int:

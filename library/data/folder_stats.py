@@ -22,32 +22,28 @@ sys.stdout.buffer.write(b"\0".join(found))
 """
 
 
-class FolderStats:
-    """Answers for single files. With `many` all are looked at from now on, in a process of its own, which may take a second."""
+class FolderStats(dict[str, str]):
+    """Bytes and nanoseconds of a file by its name; "" if it is gone. A file that is not in here is looked at when it is asked for.
+
+    With `many` all are looked at from now on, in a process of its own, which may take a second: `wait` for it.
+    """
 
     def __init__(self, folder: Path, many: bool):
+        super().__init__()
         self._start = within(folder, [""])[0]
         self._looking = _start_looking(folder) if many else None
-        self._found: dict[str, str] = {}
 
-    def of(self, name: str) -> str:
-        """Bytes and nanoseconds of a file in the folder; "" if it is gone."""
-        if self._looking:
-            self._collect(self._looking)
-        return self._found.get(name) or self._look(name)
-
-    def forget(self) -> None:
-        """Give back the memory; what is asked for later is looked at anew."""
-        self._found = {}
-
-    def _collect(self, looking: subprocess.Popen[bytes]) -> None:
-        self._looking = None
-        output, _ = looking.communicate()
-        if looking.returncode == 0:
+    def wait(self) -> None:
+        """Take what the second process has found; if it failed, nothing."""
+        if self._looking is None:
+            return
+        output, _ = self._looking.communicate()
+        if self._looking.returncode == 0:
             parts = os.fsdecode(output).split("\0")
-            self._found = dict(zip(parts[::2], parts[1::2], strict=False))
+            self.update(zip(parts[::2], parts[1::2], strict=False))
+        self._looking = None
 
-    def _look(self, name: str) -> str:
+    def __missing__(self, name: str) -> str:
         try:
             stat = os.stat(self._start + name)  # noqa: PTH116  (a Path takes longer than the look at the disk)
         except OSError:

@@ -12,6 +12,7 @@ from library.errors import UserError
 
 _OTHER_PICTURES = {".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jfif", ".psd", ".tga", ".svg", ".exr", ".ico"}
 _USUAL_ENDINGS = tuple(EXTENSIONS)  # in lower case
+_CAPTIONS = (".txt", ".caption")
 _REMEDIES = {".avif": "pip install pillow-avif-plugin", ".jxl": "pip install pillow-jxl-plugin"}
 
 
@@ -37,6 +38,9 @@ def list_folder(path: Path, where: str) -> Folder:
             continue
         if name.endswith(_USUAL_ENDINGS):
             folder.images.append(name)
+            continue
+        if name.endswith(_CAPTIONS):  # as good as all of the rest; what follows takes ten times as long
+            folder.others[name] = name
             continue
         stem, extension = split_name(name)
         kind = extension.lower()

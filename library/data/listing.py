@@ -21,7 +21,7 @@ class Listing:
     bad: dict[str, str] = field(default_factory=dict)  # why a picture cannot be used, as far as it is known yet
     class_images: ClassImages | None = None  # those of `paths` that are to be drawn before training
     index: FolderIndex | None = None  # to be written once all sizes are known
-    index_captions: dict[str, str] = field(default_factory=dict)  # what the index keeps, by file name, in the order of the paths
+    index_captions: list[str] = field(default_factory=list)  # what the index keeps of each path
 
     @property
     def future_sizes(self) -> dict[str, Size]:

@@ -31,13 +31,14 @@ class ImageCounts:
         """All of them together."""
         return cls(*map(sum, zip(*map(astuple, parts), strict=True)))
 
-    def add(self, record: ImageRecord) -> None:
-        self.images += 1
-        self.regularisation_images += record.is_reg
-        self.entries += 0 if record.is_reg else record.num_repeats
-        self.upscaled += is_enlarged(record)
-        self.cropped_shares += cropped_share(record)
-        self.aspect_errors += abs(record.bucket[0] / record.bucket[1] - record.size[0] / record.size[1])
+    def add(self, record: ImageRecord, images: int) -> None:
+        """Count so many images of the same size, bucket and repeats as this one."""
+        self.images += images
+        self.regularisation_images += images * record.is_reg
+        self.entries += 0 if record.is_reg else images * record.num_repeats
+        self.upscaled += images * is_enlarged(record)
+        self.cropped_shares += images * cropped_share(record)
+        self.aspect_errors += images * abs(record.bucket[0] / record.bucket[1] - record.size[0] / record.size[1])
 
     @property
     def cropped_share(self) -> float:
@@ -53,6 +54,13 @@ class CaptionCounts:
     class_tokens: int = 0  # no file, the class tokens instead
     missing: list[str] = field(default_factory=list)  # paths of images that have neither
     empty: list[str] = field(default_factory=list)  # paths of images whose caption file is empty
+
+    @classmethod
+    def of(cls, prepared: PreparedDataset) -> CaptionCounts:
+        without = [record for record in prepared.records if not record.has_caption]
+        missing = [record.path for record in without if prepared.settings.subsets[record.subset].class_tokens is None]
+        empty = [record.path for record in prepared.records if record.has_caption and not record.caption]
+        return cls(len(prepared.records) - len(without), len(without) - len(missing), missing, empty)
 
 
 @dataclass
@@ -108,14 +116,17 @@ def cropped_share(record: ImageRecord) -> float:
 
 def _report_dataset(prepared: PreparedDataset, lookalikes: list[Lookalike] | None) -> DatasetReport:
     buckets: dict[Size, ImageCounts] = defaultdict(ImageCounts)
-    captions = CaptionCounts()
-    copies = {found.path for found in lookalikes or ()}
+    alike: dict[tuple[Size, Size, bool, int], list[ImageRecord]] = defaultdict(list)  # those that are counted together
     for record in prepared.records:
-        silent = _count_caption(captions, record, prepared.settings.subsets[record.subset].class_tokens)
-        counts = buckets[record.bucket]
-        counts.add(record)
-        counts.without_caption += silent
-        counts.lookalikes += record.path in copies
+        alike[record.bucket, record.size, record.is_reg, record.num_repeats].append(record)
+    captions = CaptionCounts.of(prepared)
+    silent = {*captions.missing, *captions.empty}
+    copies = {found.path for found in lookalikes or ()}
+    for (bucket, *_), records in alike.items():
+        counts = buckets[bucket]
+        counts.add(records[0], len(records))
+        counts.without_caption += sum(record.path in silent for record in records)
+        counts.lookalikes += sum(record.path in copies for record in records)
     for ring in prepared.regularisation_rings:
         buckets[prepared.records[ring.order[0]].bucket].entries += ring.slots
     settings = prepared.settings
@@ -138,20 +149,6 @@ def _report_dataset(prepared: PreparedDataset, lookalikes: list[Lookalike] | Non
         lookalikes=None if prepared.maker is not None else lookalikes,
         is_foreign=prepared.maker is not None,
     )
-
-
-def _count_caption(captions: CaptionCounts, record: ImageRecord, class_tokens: str | None) -> bool:
-    """Whether the image has no caption, nor class tokens."""
-    if record.has_caption:
-        captions.files += 1
-        if not record.caption:
-            captions.empty.append(record.path)
-        return not record.caption
-    if class_tokens is None:
-        captions.missing.append(record.path)
-        return True
-    captions.class_tokens += 1
-    return False
 
 
 def _dataset_lines(number: int, report: DatasetReport) -> list[str]:

@@ -96,11 +96,21 @@ def _list_subset(
 
 def _scan(listings: Sequence[Listing], every_pixel: bool) -> Scan:
     """Looks at every file that is not known to be bad, masks too."""
-    paths = [path for listing in listings for path in (*listing.paths, *listing.masks) if path and path not in listing.bad]
-    latents = {path for listing in listings for path in listing.latent_buckets}
-    future = {path: size for listing in listings for path, size in listing.future_sizes.items()}
-    claimed = {path: size for listing in listings for path, size in listing.claimed_sizes.items()}
-    scan = scan_images((path for path in paths if path not in latents and path not in future), every_pixel, claimed)
+    latents: set[str] = set()
+    future: dict[str, Size] = {}
+    claimed: dict[str, Size] = {}
+    for listing in listings:
+        latents.update(listing.latent_buckets)
+        future |= listing.future_sizes
+        claimed |= listing.claimed_sizes
+    passed_over = {"", *latents, *future}  # "": there is no mask
+    paths = (
+        path
+        for listing in listings
+        for path in (*listing.paths, *listing.masks)
+        if path not in passed_over and path not in listing.bad
+    )
+    scan = scan_images(paths, every_pixel, claimed)
     scan.sizes |= {path: claimed[path] for path in latents} | future
     return scan
 
@@ -174,8 +184,7 @@ def _write_index(listing: Listing, subset: SubsetSettings, scan: Scan) -> list[s
     if listing.index is None:
         return []
     future, known = listing.future_sizes, scan.sizes
-    images = zip(listing.index_captions, listing.paths, strict=True)
-    sizes = {image: known[path] for image, path in images if path in known and path not in future}
+    sizes = [None if path in future else known.get(path) for path in listing.paths]
     problem = listing.index.write(sizes, listing.index_captions)
     return [f"{subset.where} cache_info: {problem}"] if problem else []
 

@@ -196,5 +196,5 @@ def test_a_caption_that_vanishes_between_listing_and_reading_is_not_taken_from_t
     (folder / "0.txt").unlink()
     (folder / "1.png").unlink()
     index = folder_index.FolderIndex(folder)
-    index.read({f"{number}.png": f"{number}.txt" for number in range(3)})
-    assert index.sizes == {"2.png": (64, 96)} and index.captions == {"2.png": "one 2, two, three, four, five"}
+    index.read([f"{number}.png" for number in range(3)], [f"{number}.txt" for number in range(3)])
+    assert index.sizes == [None, None, (64, 96)] and index.captions == [None, None, "one 2, two, three, four, five"]

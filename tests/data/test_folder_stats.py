@@ -21,21 +21,27 @@ def folder(tmp_path):
     return tmp_path
 
 
+def waited(stats: FolderStats) -> FolderStats:
+    stats.wait()
+    return stats
+
+
 def answers(stats: FolderStats, folder) -> dict[str, str]:
-    return {path.name: stats.of(path.name) for path in folder.iterdir()}
+    stats.wait()
+    return {path.name: stats[path.name] for path in folder.iterdir()}
 
 
 def test_a_second_process_says_the_same(folder, monkeypatch):
     expected = {path.name: f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in folder.iterdir()}
     assert answers(FolderStats(folder, many=False), folder) == expected
     stats = FolderStats(folder, many=True)
-    monkeypatch.setattr(FolderStats, "_look", lambda *_: pytest.fail("the second process has found it"))
+    monkeypatch.setattr(FolderStats, "__missing__", lambda *_: pytest.fail("the second process has found it"))
     assert answers(stats, folder) == expected
 
 
 def test_what_is_gone_has_no_answer(folder):
-    stats = FolderStats(folder, many=True)
-    assert stats.of("nothing.png") == FolderStats(folder, many=False).of("nothing.png") == ""
+    stats = waited(FolderStats(folder, many=True))
+    assert stats["nothing.png"] == FolderStats(folder, many=False)["nothing.png"] == ""
 
 
 @pytest.mark.parametrize("program", ["no such program", "fails"])
@@ -48,12 +54,12 @@ def test_without_the_second_process_each_file_is_looked_at(folder, monkeypatch, 
 
 
 def test_of_a_folder_that_is_not_there_nothing_is_found(tmp_path):
-    assert FolderStats(tmp_path / "missing", many=True).of("0.png") == ""
+    assert waited(FolderStats(tmp_path / "missing", many=True))["0.png"] == ""
 
 
-def test_after_forgetting_it_looks_anew(folder):
-    stats = FolderStats(folder, many=True)
-    before = stats.of("0.png")
-    stats.forget()
+def test_after_clearing_it_looks_anew(folder):
+    stats = waited(FolderStats(folder, many=True))
+    before = stats["0.png"]
+    stats.clear()
     (folder / "0.png").write_bytes(b"longer")
-    assert before.startswith("0 ") and stats.of("0.png").startswith("6 ")
+    assert before.startswith("0 ") and stats["0.png"].startswith("6 ")
