@@ -5,7 +5,6 @@ It outlives the service, ends with all that the job has started, and says in exi
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ from service.executors.nodes import on_all_nodes, on_this_node
 from service.executors.output import open_log
 from service.executors.records import BEFORE_START, Record
 from service.executors.sandbox import SandboxMissing, is_used, wrapped
+from service.executors.temporary import temporary_folder
 
 TICK_SECONDS = 0.2  # so soon it is seen that somebody asked to end
 FOLDER_CHECK_SECONDS = 30.0
@@ -143,19 +143,15 @@ def run_everywhere(record: Record, spec: Spec, supervisor: Supervisor, log: int)
 
 def run_here(record: Record, spec: Spec, supervisor: Supervisor, log: int) -> tuple[int, str]:
     """The same for the job on this node."""
-    temporary = record.folder / f"tmp-{socket.gethostname()}-{os.getpid()}"
-    temporary.mkdir()
-    try:
+    with temporary_folder(record.folder) as temporary:
         command = on_this_node(spec)
         sandboxed = is_used(spec.sandbox)
-        environment = environment_of(spec, Path("/tmp") if sandboxed else temporary)
+        environment = environment_of(spec, Path("/tmp") if sandboxed else temporary.name)
         if sandboxed:
-            command = wrapped(command, spec, temporary)
+            command = wrapped(command, spec, temporary.folder)
         child = Child(command, Path("/") if sandboxed else spec.cwd, environment, log, spec.limits)
         reason = supervisor.watch(child)
-        return exit_code_of(child.exit_code(), temporary / Path(environment[STATUS_FILE]).name), reason
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        return exit_code_of(child.exit_code(), temporary.folder / Path(environment[STATUS_FILE]).name), reason
 
 
 if __name__ == "__main__":

@@ -76,6 +76,21 @@ def test_the_code_of_the_training_counts_not_that_of_its_launcher(tmp_path: Path
     assert over(executor, executor.submit(shell(tmp_path, script))).exit_code == 2
 
 
+def test_sockets_of_a_job_have_room_for_their_paths_however_deep_the_data_lies(tmp_path: Path) -> None:
+    """Data loaders listen at such places; where they cannot, their training would wait for ever."""
+    deep = tmp_path / ("d" * 120)
+    program = (
+        "import os, pathlib, socket, tempfile; place = pathlib.Path(tempfile.mkdtemp(prefix='pymp-'), 'listener-12345678');"
+        "listener = socket.socket(socket.AF_UNIX); listener.bind(str(place)); print(os.environ['TMPDIR'], place.resolve())"
+    )
+    executor = local(deep)
+    handle = executor.submit(shell(deep, "")._replace(argv=(sys.executable, "-c", program)))
+    assert over(executor, handle).exit_code == 0, executor.logs(handle)
+    name, place = executor.logs(handle).decode().split()
+    assert Path(place).is_relative_to(record(deep, shell(deep, "")).folder)  # its content is on the disk of the data
+    assert not Path(name).parent.exists() and not Path(place).parent.exists()
+
+
 # --- who asks may die ---
 
 
