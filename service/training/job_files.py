@@ -114,7 +114,11 @@ def run_options(resolved: ResolvedRequest, folder: JobFolder) -> dict[str, Any]:
 
 
 def _of_whole_model(resolved: ResolvedRequest) -> dict[str, Any]:
-    return {"save_model_as": "diffusers", "stop_text_encoder_training": None if resolved.request.train_text_encoder else -1}
+    return {
+        "save_model_as": "diffusers",
+        "use_safetensors": True,
+        "stop_text_encoder_training": None if resolved.request.train_text_encoder else -1,
+    }
 
 
 def _of_network() -> dict[str, Any]:

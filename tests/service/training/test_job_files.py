@@ -33,6 +33,7 @@ ALLOWED = {
     "prior_loss_weight", "learning_rate", "optimizer_type", "optimizer_args", "max_grad_norm", "lr_scheduler", "lr_warmup_steps",
     "lr_scheduler_num_cycles", "lr_scheduler_power", "max_train_steps", "max_train_epochs", "seed", "gradient_accumulation_steps",
     "gradient_checkpointing", "mixed_precision", "output_dir", "output_name", "save_precision", "save_state", "save_model_as",
+    "use_safetensors",
     "save_every_n_steps", "save_last_n_steps", "save_every_n_epochs", "save_last_n_epochs", "sample_prompts", "sample_every_n_steps",
     "sample_every_n_epochs", "stop_text_encoder_training", "network_module", "network_dim", "network_alpha", "network_args",
     "network_train_unet_only",
@@ -72,6 +73,7 @@ def test_replicates_defaults(folder):
     values = {
         "max_train_steps": 2000, "learning_rate": 1e-6, "lr_scheduler": "constant", "seed": 1337, "mixed_precision": "fp16",
         "paired_prior": True, "prior_loss_weight": 1.0, "optimizer_type": "AdamW", "max_grad_norm": 1.0, "save_model_as": "diffusers",
+        "use_safetensors": True,
         "optimizer_args": ("betas=0.9,0.999", "weight_decay=0.01", "eps=1e-08"), "no_token_padding": True, "cache_latents": False,
         "sample_every_n_steps": 2000, "save_every_n_steps": 500, "save_state": True, "stop_text_encoder_training": None,
     }  # fmt: skip
