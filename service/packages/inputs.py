@@ -106,7 +106,7 @@ def _predict(tree: ast.Module) -> ast.FunctionDef | None:
 def _field(argument: ast.arg, default: ast.expr | None, constants: Mapping[str, ast.expr], name: str) -> tuple[dict[str, Any], bool]:
     """The schema of one input, and whether it must be given."""
     where = f"{name}, line {argument.lineno}, {argument.arg}"
-    kind = ast.unparse(argument.annotation) if argument.annotation else ""
+    kind, may_be_none = _type(argument)
     if kind not in TYPES:
         raise UserError(f"{where}: its type is {kind or 'not said'}; write one of {', '.join(TYPES)}")
     if not isinstance(default, ast.Call) or ast.unparse(default.func) != "Input":
@@ -116,7 +116,18 @@ def _field(argument: ast.arg, default: ast.expr | None, constants: Mapping[str, 
     field |= {CHECKS[key]: value for key, value in told.items() if key in CHECKS}
     if "default" not in told:
         return field, True
+    if told["default"] is None and not may_be_none:
+        raise UserError(f"{where}: its default is None, and cog answers 500 where it is left out; write Optional[{kind}]")
     return {**field, **({"nullable": True} if told["default"] is None else {"default": told["default"]})}, False
+
+
+def _type(argument: ast.arg) -> tuple[str, bool]:
+    """What is written as the type, without Optional[] or | None, and whether one of these was there."""
+    written = ast.unparse(argument.annotation) if argument.annotation else ""
+    kind = written.removesuffix(" | None")
+    if kind.startswith("Optional["):
+        kind = kind.removeprefix("Optional[").removesuffix("]")
+    return kind, kind != written
 
 
 def _value(node: ast.expr, constants: Mapping[str, ast.expr], where: str) -> Any:

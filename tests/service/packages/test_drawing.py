@@ -172,7 +172,7 @@ def test_every_scheduler_draws(scheduler: str, package: ModuleType, tmp_path: Pa
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"width": 130}, "width: this is one of 128"),
+        ({"width": 130}, "width: this is one of 64, 128"),
         ({"num_outputs": 11}, "num_outputs: this is 1 to 10"),
         ({"num_outputs": None}, "num_outputs: this is missing"),
         ({"guidance_scale": float("nan")}, "guidance_scale: this is 1 to 20"),

@@ -18,7 +18,8 @@ class Predictor(BasePredictor):
         width: int = Input(default=64, choices=[64, 128]),
         steps: int = Input(default=5, ge=1, le=10),
         scale: float = Input(default=1.5, ge=0, le=2),
-        seed: int = Input(default=None),
+        seed: Optional[int] = Input(default=None, ge=0),
+        noise: float | None = Input(default=None),
     ) -> List[Path]: ...
 '''
 
@@ -29,7 +30,8 @@ def test_a_signature_is_a_schema() -> None:
     assert schema["properties"]["image"] == {"x-order": 0, "title": "Image", "type": "string", "format": "uri", "description": "A picture."}
     assert schema["properties"]["kind"]["enum"] == ["a", "b"]
     assert schema["properties"]["steps"] == {"x-order": 4, "title": "Steps", "type": "integer", "default": 5, "minimum": 1, "maximum": 10}
-    assert schema["properties"]["seed"] == {"x-order": 6, "title": "Seed", "type": "integer", "nullable": True}
+    assert schema["properties"]["seed"] == {"x-order": 6, "title": "Seed", "type": "integer", "minimum": 0, "nullable": True}
+    assert schema["properties"]["noise"] == {"x-order": 7, "title": "Noise", "type": "number", "nullable": True}
     assert openapi_of(schema, "frogs")["components"]["schemas"]["Input"] == schema
 
 
@@ -42,6 +44,7 @@ def test_a_signature_is_a_schema() -> None:
         ("class Predictor:\n def predict(self, a: int = 3): ...", "write = Input"),
         ("class Predictor:\n def predict(self, a: int): ...", "write = Input"),
         ("class Predictor:\n def predict(self, a: int = Input(ge=least())): ...", r"least\(\) is no plain value"),
+        ("class Predictor:\n def predict(self, a: int = Input(default=None)): ...", r"write Optional\[int\]"),
         ("class Predictor(", "this is no Python"),
     ],
 )
@@ -54,7 +57,7 @@ def test_what_cannot_be_read_is_told(source: str, told: str) -> None:
     ("values", "wrong"),
     [
         ({}, {}),
-        ({"prompt": "abcde", "kind": "b", "width": 128, "steps": 10, "scale": 2, "seed": None}, {}),
+        ({"prompt": "abcde", "kind": "b", "width": 128, "steps": 10, "scale": 2, "seed": None, "noise": None}, {}),
         ({"prompt": "abcdef"}, {"prompt": "this has 0 to 5 characters"}),
         ({"prompt": 3}, {"prompt": "this is a text"}),
         ({"kind": "c"}, {"kind": "this is one of a, b"}),
@@ -74,4 +77,4 @@ def test_mistakes_of_a_request(values: dict[str, object], wrong: dict[str, str])
 
 def test_unknown_inputs_are_named_with_those_that_there_are() -> None:
     wrong = mistakes_in({"image": "data:,", "Prompt": "a"}, inputs_of(SOURCE, "predict.py"))
-    assert wrong == {"Prompt": "there is no such input; there are image, prompt, kind, width, steps, scale, seed"}
+    assert wrong == {"Prompt": "there is no such input; there are image, prompt, kind, width, steps, scale, seed, noise"}

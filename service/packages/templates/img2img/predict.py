@@ -1,6 +1,6 @@
 """Draws a picture anew, as a prompt says."""
 
-from typing import List
+from typing import List, Optional
 
 from cog import BasePredictor, Input, Path
 from drawing import Painter
@@ -23,7 +23,7 @@ class Predictor(BasePredictor):
         num_inference_steps: int = Input(description="Steps of drawing.", default=50, ge=1, le=500),
         guidance_scale: float = Input(description="How closely the prompt is followed.", default=7.5, ge=1, le=20),
         scheduler: str = Input(description="What decides the steps.", default="DDIM", choices=SCHEDULERS),
-        seed: int = Input(description="The same seed draws the same picture; left out, it is random.", default=None, ge=0, le=2147483647),
+        seed: Optional[int] = Input(description="The same seed, the same picture; random if left out.", default=None, ge=0, le=2147483647),
     ) -> List[Path]:
         """Draws, and tells the seed in the log."""
         inputs = {name: value for name, value in locals().items() if name != "self"}

@@ -1,11 +1,11 @@
 """Draws what a prompt says, with the whole model that was trained."""
 
-from typing import List
+from typing import List, Optional
 
 from cog import BasePredictor, Input, Path
 from drawing import Painter
 
-SIDES = [128, 256, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960, 1024]
+SIDES = [64, 128, 256, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960, 1024]
 SCHEDULERS = ["DDIM", "DPMSolverMultistep", "HeunDiscrete", "K_EULER_ANCESTRAL", "K_EULER", "KLMS", "PNDM", "UniPCMultistep"]
 
 
@@ -24,7 +24,7 @@ class Predictor(BasePredictor):
         num_inference_steps: int = Input(description="Steps of drawing.", default=50, ge=1, le=500),
         guidance_scale: float = Input(description="How closely the prompt is followed.", default=7.5, ge=1, le=20),
         scheduler: str = Input(description="What decides the steps.", default="DDIM", choices=SCHEDULERS),
-        seed: int = Input(description="The same seed draws the same picture; left out, it is random.", default=None, ge=0, le=2147483647),
+        seed: Optional[int] = Input(description="The same seed, the same picture; random if left out.", default=None, ge=0, le=2147483647),
     ) -> List[Path]:
         """Draws, and tells the seed in the log."""
         inputs = {name: value for name, value in locals().items() if name != "self"}
