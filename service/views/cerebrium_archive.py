@@ -12,6 +12,7 @@ from service.intake.zip_reader import ZipLimits, ZipReader
 
 CONFIG = "finetune_config.yaml"
 LARGEST_CONFIG = 64 << 10  # bytes
+DEEPEST = 20  # tables and lists in one another: the parser looks through all that are open at each of its steps
 
 
 def read_config(archive: Path) -> dict[str, Any]:
@@ -27,13 +28,22 @@ def read_config(archive: Path) -> dict[str, Any]:
 
 
 def parse_config(content: bytes) -> dict[str, Any]:
-    """Without references: a few lines of them stand for more than any memory holds."""
+    """Neither deep, nor with references: a few lines of them stand for more than any memory holds."""
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=yaml.SafeLoader)):
-            raise BadArchive(f"{CONFIG} has references (*name); write the values themselves")
+        _check_shape(content)
         config = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise BadArchive(f"{CONFIG} is no YAML") from None
     if not isinstance(config, dict):
         raise BadArchive(f"{CONFIG} is no table of names and values")
     return {str(name): value for name, value in config.items()}
+
+
+def _check_shape(content: bytes) -> None:
+    depth = 0
+    for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise BadArchive(f"{CONFIG} has references (*name); write the values themselves")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise BadArchive(f"{CONFIG} has more than {DEEPEST} tables and lists in one another")

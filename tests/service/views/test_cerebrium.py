@@ -147,7 +147,7 @@ def test_bodies_that_are_none(body: bytes, raw: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"a: &a [1]\nb: *a\n", b"a: !!python/object/apply:os.system [ls]", b"[" * 20_000, b"\xff\xfe\x00", b"a: 2020-99-99", b"1"],
+    [b"a: &a [1]\nb: *a\n", b"a: !!python/object/apply:os.system [ls]", b"[" * LARGEST_CONFIG, b"- " * 30_000, b"\xff\xfe\x00", b"a: 2020-99-99", b"1"],
 )
 def test_no_configuration_does_more_than_hold_values(content: bytes) -> None:
     assert len(content) <= LARGEST_CONFIG
