@@ -1,11 +1,9 @@
 """A service that is killed anywhere, any number of times: every job ends right, once."""
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_databases import fresh_database
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.database.engine import Database
-from service.database.tables import Job, WebhookMessage
+from service.database.tables import Base, Job, WebhookMessage
 from service.executors.base import ExecutorUnavailable, Spec, Status
 from service.jobs import stages
 from service.jobs.board import JobBoard, NewJob
@@ -140,9 +138,8 @@ class ToyStage:
 class World:
     """A service that is started again whenever it dies, and what is left when it is done."""
 
-    def __init__(self, url: str, deaths: set[int], ends: dict[str, list[Status]], **more: Any) -> None:
-        self.fate, self.now = Fate(deaths), 1000.0
-        self.database = MortalDatabase(url)
+    def __init__(self, database: MortalDatabase, deaths: set[int], ends: dict[str, list[Status]], **more: Any) -> None:
+        self.fate, self.now, self.database = Fate(deaths), 1000.0, database
         self.database.fate = Fate(set())  # nobody dies while the job is made
         self.outbox = Outbox(lambda: self.now)
         self.board = JobBoard(self.database, self.outbox, 10, lambda: self.now)
@@ -202,14 +199,25 @@ class World:
         return sum(spec.stage == stage for spec in self.machine.specs.values())
 
 
-@contextmanager
-def world(deaths: set[int], ends: dict[str, list[Status]] | None = None, **more: Any) -> Iterator[World]:
-    folder = Path(tempfile.mkdtemp(prefix="tadpole-world-"))
-    with fresh_database(folder) as url:
-        made = World(url, deaths, ends or {}, **more)
+Worlds = Callable[..., AbstractContextManager[World]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
+    """Makes worlds, one after the other: they share an engine, which has each statement compiled once."""
+    with fresh_database(tmp_path_factory.mktemp("worlds")) as url:
+        database = MortalDatabase(url)
+
+        @contextmanager
+        def made(deaths: set[int], ends: dict[str, list[Status]] | None = None, **more: Any) -> Iterator[World]:
+            database.fate = Fate(set())
+            with database.writing() as session:
+                for table in reversed(Base.metadata.sorted_tables):  # of the world before
+                    session.execute(delete(table))
+            yield World(database, deaths, ends or {}, **more)
+
         yield made
-        made.database.close()
-    shutil.rmtree(folder)
+        database.close()
 
 
 LOST = Status("lost", reason="its runner was killed")
@@ -218,7 +226,7 @@ deaths = st.sets(st.integers(1, 60), max_size=12)
 
 @settings(max_examples=40)
 @given(deaths=deaths)
-def test_a_job_succeeds_once_whenever_the_service_dies(deaths: set[int]) -> None:
+def test_a_job_succeeds_once_whenever_the_service_dies(world: Worlds, deaths: set[int]) -> None:
     with world(deaths) as made:
         job = made.run()
         assert (job.state, job.output, job.error) == (SUCCEEDED, {"version": "v1"}, None)
@@ -231,7 +239,7 @@ def test_a_job_succeeds_once_whenever_the_service_dies(deaths: set[int]) -> None
 
 @settings(max_examples=30)
 @given(deaths=deaths, lost=st.integers(1, MOST_RESTARTS + 2))
-def test_what_was_lost_begins_again_twice_at_most(deaths: set[int], lost: int) -> None:
+def test_what_was_lost_begins_again_twice_at_most(world: Worlds, deaths: set[int], lost: int) -> None:
     with world(deaths, {TRAINING: [LOST] * lost}) as made:
         job = made.run()
         if lost <= MOST_RESTARTS:
@@ -246,7 +254,7 @@ def test_what_was_lost_begins_again_twice_at_most(deaths: set[int], lost: int) -
 
 @settings(max_examples=30)
 @given(deaths=deaths, cancel_at=st.integers(1, 7), stubborn=st.booleans())
-def test_a_job_that_is_canceled_ends_canceled_or_done_and_nothing_of_it_runs(deaths: set[int], cancel_at: int, stubborn: bool) -> None:
+def test_a_job_that_is_canceled_ends_canceled_or_done_and_nothing_of_it_runs(world: Worlds, deaths: set[int], cancel_at: int, stubborn: bool) -> None:
     with world(deaths, {TRAINING: [LOST]} if stubborn else {}, cancel_at=cancel_at) as made:
         job = made.run()
         assert job.state == (CANCELED if job.cancel_requested_at is not None else SUCCEEDED)
@@ -258,14 +266,14 @@ def test_a_job_that_is_canceled_ends_canceled_or_done_and_nothing_of_it_runs(dea
 
 @settings(max_examples=20)
 @given(deaths=deaths)
-def test_a_job_that_fails_is_not_tried_again(deaths: set[int]) -> None:
+def test_a_job_that_fails_is_not_tried_again(world: Worlds, deaths: set[int]) -> None:
     with world(deaths, {TRAINING: [Status("ended", 2, "a mistake")]}) as made:
         job = made.run()
         assert (job.state, job.error, made.processes(TRAINING), made.processes(BUILDING)) == (FAILED, "explained: a mistake", 1, 0)
         assert made.events().count("completed") == 1
 
 
-def test_each_single_place_is_survived() -> None:
+def test_each_single_place_is_survived(world: Worlds) -> None:
     """Every place where a service can die, one after the other, until a run passes that has no such place any more."""
     place = 0
     while True:
@@ -278,13 +286,13 @@ def test_each_single_place_is_survived() -> None:
     assert place > 30
 
 
-def test_a_mistake_in_what_was_sent_is_told() -> None:
+def test_a_mistake_in_what_was_sent_is_told(world: Worlds) -> None:
     with world(set(), mistake="no pictures") as made:
         job = made.run()
         assert (job.state, job.error, made.machine.specs) == (FAILED, "no pictures", {})
 
 
-def test_a_mistake_of_ours_ends_the_job_too() -> None:
+def test_a_mistake_of_ours_ends_the_job_too(world: Worlds) -> None:
     with world(set()) as made:
 
         def crash(job: Job) -> dict[str, Any]:
@@ -308,7 +316,7 @@ def test_what_takes_long_is_left_when_nobody_wants_it(monkeypatch: pytest.Monkey
         unless_stopped(lambda: print(1 / 0), lambda: False)
 
 
-def test_a_mistake_of_ours_leaves_nothing_running() -> None:
+def test_a_mistake_of_ours_leaves_nothing_running(world: Worlds) -> None:
     with world(set()) as made:
 
         def crash(job: Job) -> dict[str, Any]:
@@ -319,7 +327,7 @@ def test_a_mistake_of_ours_leaves_nothing_running() -> None:
         assert list(made.machine.ended.values()) == [Status("ended", 143, "canceled")]
 
 
-def test_a_database_that_is_away_for_a_moment_harms_no_job() -> None:
+def test_a_database_that_is_away_for_a_moment_harms_no_job(world: Worlds) -> None:
     with world(set()) as made:
         failures = [OperationalError("UPDATE", {}, Exception("database is locked"))]
 
@@ -335,13 +343,13 @@ def test_a_database_that_is_away_for_a_moment_harms_no_job() -> None:
         assert (made.run().state, made.processes(TRAINING)) == (SUCCEEDED, 1)
 
 
-def test_an_executor_that_does_not_answer_is_waited_for() -> None:
+def test_an_executor_that_does_not_answer_is_waited_for(world: Worlds) -> None:
     with world(set(), silent=9) as made:
         assert made.run().state == SUCCEEDED
         assert made.processes(TRAINING) == 1
 
 
-def test_a_service_that_stops_leaves_the_job_as_it_is() -> None:
+def test_a_service_that_stops_leaves_the_job_as_it_is(world: Worlds) -> None:
     with world(set()) as made:
         driver = Driver(made.board, "first", "host")
         job = driver.claim()
@@ -358,7 +366,7 @@ def test_a_service_that_stops_leaves_the_job_as_it_is() -> None:
         assert made.processes(TRAINING) == 1
 
 
-def test_workers_that_are_gone_are_found_at_once() -> None:
+def test_workers_that_are_gone_are_found_at_once(world: Worlds) -> None:
     with world(set()) as made:
         assert Driver(made.board, "dead", "host").claim() is not None
         second = Driver(made.board, "second", "host")
@@ -370,7 +378,7 @@ def test_workers_that_are_gone_are_found_at_once() -> None:
         assert taken.owner == "second"
 
 
-def test_workers_of_other_machines_are_not_judged() -> None:
+def test_workers_of_other_machines_are_not_judged(world: Worlds) -> None:
     with world(set()) as made:
         assert Driver(made.board, "dead", "elsewhere").claim() is not None
         second = Driver(made.board, "second", "host")
