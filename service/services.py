@@ -19,6 +19,7 @@ from service.settings import ServiceSettings
 from service.storage.store import Store
 from service.throttle import Throttle
 from service.uploads import Uploads
+from service.webhooks.deliveries import Deliveries
 from service.webhooks.outbox import Outbox
 from service.webhooks.secrets import WebhookSecrets
 
@@ -32,6 +33,7 @@ class Services:
     sessions: Sessions  # of the page
     outbox: Outbox
     secrets: WebhookSecrets
+    deliveries: Deliveries
     board: JobBoard
     store: Store
     uploads: Uploads
@@ -57,6 +59,7 @@ def make_services(settings: ServiceSettings) -> Services:
         sessions=Sessions(database, keys),
         outbox=outbox,
         secrets=WebhookSecrets(database),
+        deliveries=Deliveries(database),
         board=JobBoard(database, outbox, settings.queued_jobs_per_project),
         store=store,
         uploads=Uploads(database),

@@ -19,7 +19,7 @@ from service.services import Services
 from service.training.job_folder import JobFolder
 
 POLL_SECONDS = 1.0
-SAY, STATUS, SAMPLES, FILES, LOSS, LOG, END = "say", "status", "samples", "files", "loss", "log", "end"
+SAY, STATUS, SAMPLES, FILES, DELIVERIES, LOSS, LOG, END = "say", "status", "samples", "files", "deliveries", "loss", "log", "end"
 
 
 class LiveTraining:
@@ -48,6 +48,9 @@ class LiveTraining:
             SAMPLES: to_html("parts/samples.html.jinja", visit, job=job, gallery=gallery_of(self._services, job)),
             FILES: to_html("parts/files.html.jinja", visit, job=job),
         }
+        if job.webhook:
+            deliveries = self._services.deliveries.listed(job.project_id, job.id)
+            parts[DELIVERIES] = to_html("parts/deliveries.html.jinja", visit, job=job, deliveries=deliveries)
         for name, html in parts.items():
             if self._sent.get(name) != html:
                 self._sent[name] = html

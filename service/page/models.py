@@ -10,19 +10,22 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from service.database.tables import Model, Version
 from service.jobs.pages import page_of
 from service.page.rendering import render
 from service.page.requests_shown import KEY
 from service.page.routing import Given, Visitor, page_router
+from service.page.samples import newest
 from service.problems import not_found
 from service.services import Services
+from service.training.job_folder import JobFolder
 
 PREDICTIONS = "/v1/predictions"
 ROWS = 50
 MOST_CONTROLS = 40
+MOST_PICTURES = 4
 KINDS = {"integer": "number", "number": "number", "boolean": "flag", "string": "text"}
 
 router = page_router()
@@ -49,13 +52,27 @@ def listed(request: Request, visit: Visitor, services: Given, cursor: str | None
     with services.database.reading() as session:
         page = page_of(session, Model, [Model.project_id == visit.caller.project_id], cursor, ROWS)
         ids = [model.id for model in page.rows]
-        counted = select(Version.model_id, func.count(), func.max(Version.created_at)).where(Version.model_id.in_(ids))
-        found = {row[0]: (row[1], row[2]) for row in session.execute(counted.group_by(Version.model_id))}
-    rows = [(model, *found.get(model.id, (0, None))) for model in page.rows]
+        of_these = select(Version.model_id, Version.job_id, Version.created_at).where(Version.model_id.in_(ids))
+        versions: dict[str, list[tuple[str | None, float]]] = {}
+        for model_id, job_id, created_at in session.execute(of_these.order_by(Version.created_at)):
+            versions.setdefault(model_id, []).append((job_id, created_at))
+    rows = []
+    for model in page.rows:
+        found = versions.get(model.id, [])
+        latest_job, latest_time = found[-1] if found else (None, None)
+        rows.append((model, len(found), latest_time, _pictures(services, latest_job)))
     return render(request, "models.html.jinja", visit, rows=rows, page=page)
 
 
-@router.get("/models/{owner}/{name}")
+def _pictures(services: Services, job_id: str | None) -> list[str]:
+    """Addresses of what the training of a version has drawn at its end, while its folder is kept."""
+    if job_id is None:
+        return []
+    names = newest(JobFolder(services.settings.jobs_dir / job_id), MOST_PICTURES)
+    return [f"/trainings/{job_id}/samples/{name}" for name in names]
+
+
+@router.get("/models/{owner}/{name:path}")
 def show(request: Request, owner: str, name: str, visit: Visitor, services: Given, version: str | None = None) -> Response:
     """With the newest version, or the one that is asked for."""
     project_id = visit.caller.project_id
@@ -71,7 +88,7 @@ def show(request: Request, owner: str, name: str, visit: Visitor, services: Give
     return render(
         request, "model.html.jinja", visit, model=model, versions=versions, chosen=chosen, controls=controls,
         can_try=chosen is not None and bool(controls) and visit.may("train"),
-        snippets=_snippets(services, chosen, controls) if chosen else [],
+        snippets=_snippets(services, chosen, controls) if chosen else [], pictures=_pictures(services, chosen.job_id if chosen else None),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, Response
 from library.errors import UserError
 from service.database.tables import Job
 from service.page.again import has_pictures, inputs_of
-from service.page.form import PRESETS, make_form, read_form, with_preset
+from service.page.form import PRESETS, make_form, preset_of, read_form, with_preset
 from service.page.pictures import (
     FIELD,
     SHOWN,
@@ -168,6 +168,7 @@ def _page(
     models = _models(services)
     return render(
         request, "new_training.html.jinja", visit, status, form=make_form(inputs, models, more.get("mistakes", ())), presets=PRESETS,
+        chosen=preset_of(inputs),
         has_models=bool(models.models), requests=more.get("requests", ()),
         **_of_pictures(services, draft, parent, more.get("picture_mistakes", ())),
     )  # fmt: skip

@@ -73,6 +73,13 @@ def gallery(folder: JobFolder, resolved: Mapping[str, Any] | None) -> Gallery:
     return Gallery(tuple(_heading(*time) for time in times), tuple(rows))
 
 
+def newest(folder: JobFolder, most: int = 1) -> list[str]:
+    """The names of the pictures that were drawn last, those of the first prompts first."""
+    found = [sample for path in folder.samples.glob("*.png") if (sample := read_name(path.name))]
+    last = max((sample.time for sample in found), default=None)
+    return [sample.name for sample in sorted(found, key=lambda one: one.index) if sample.time == last][:most]
+
+
 def _heading(is_epoch: bool, when: int) -> str:
     if (is_epoch, when) == BEFORE:
         return "before the first step"

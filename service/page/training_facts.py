@@ -35,7 +35,7 @@ STATE_NAMES = {
     BUILDING: "Building", PUBLISHING: "Publishing", SUCCEEDED: "Succeeded", FAILED: "Failed", CANCELED: "Canceled",
 }  # fmt: skip
 API_NAMES = {
-    "console": "this page", "tiyaro": "Tiyaro", "replicate": "Replicate", "dreambooth": "Replicate DreamBooth", "cerebrium": "Cerebrium",
+    "console": "This page", "tiyaro": "Tiyaro", "replicate": "Replicate", "dreambooth": "Replicate DreamBooth", "cerebrium": "Cerebrium",
 }  # fmt: skip
 CONSOLE = "console"
 
@@ -76,8 +76,8 @@ class Facts:
         return f"{self.label}, {tenth} percent of the steps" if self.job.state == TRAINING and not self.job.is_canceling else self.label
 
     @property
-    def api(self) -> str:
-        return API_NAMES.get(self.job.api, self.job.api)
+    def origin(self) -> str:
+        return "on this page" if self.job.api == CONSOLE else f"through {API_NAMES.get(self.job.api, self.job.api)}"
 
 
 def state_name(job: Job) -> str:

@@ -16,9 +16,19 @@ from service.page.live import LiveTraining, follow_training, place_after
 from service.page.loss import all_points, as_columns, thinned
 from service.page.rendering import render
 from service.page.routing import Given, TrainerPosted, Visitor, is_asked_by_script, page_router, see
-from service.page.samples import read_name
+from service.page.samples import newest, read_name
 from service.page.sessions import Visit
-from service.page.training_facts import course_of, facts_of, folder_of, gallery_of, is_draft, log_tail, settings_shown, state_name
+from service.page.training_facts import (
+    API_NAMES,
+    course_of,
+    facts_of,
+    folder_of,
+    gallery_of,
+    is_draft,
+    log_tail,
+    settings_shown,
+    state_name,
+)
 from service.problems import not_found
 from service.services import Services
 
@@ -38,10 +48,13 @@ def listed(request: Request, visit: Visitor, services: Given, show: str = "all",
     """Asked by the script, only the table: it asks again and again."""
     show = show if show in FILTERS else "all"
     page = services.board.page(visit.caller.project_id, cursor=cursor, limit=ROWS, states=FILTERS[show])
-    rows = [(job, state_name(job), is_draft(job)) for job in page.rows]
+    rows = [(job, state_name(job), is_draft(job), next(iter(newest(folder_of(services, job))), None)) for job in page.rows]
     template = "parts/trainings.html.jinja" if is_asked_by_script(request) else "trainings.html.jinja"
     lives = any(job.state not in FINAL for job in page.rows)
-    return render(request, template, visit, rows=rows, page=page, show=show, filters=list(FILTERS), cursor=cursor or "", lives=lives)
+    return render(
+        request, template, visit, rows=rows, page=page, show=show, filters=list(FILTERS), origins=API_NAMES, cursor=cursor or "",
+        lives=lives,
+    )  # fmt: skip
 
 
 @router.get("/trainings/{job_id}")
@@ -52,6 +65,7 @@ def show_training(request: Request, job_id: str, visit: Visitor, services: Given
     return render(
         request, "training.html.jinja", visit, facts=facts_of(services, visit, job), job=job, gallery=gallery_of(services, job),
         course=course_of(folder_of(services, job)), log=log_tail(services, job), settings=settings_shown(job),
+        deliveries=services.deliveries.listed(job.project_id, job.id),
     )  # fmt: skip
 
 
@@ -117,6 +131,18 @@ def cancel(request: Request, job_id: str, sent: TrainerPosted, services: Given) 
 def go_on(job_id: str, sent: TrainerPosted, services: Given) -> Response:
     job = services.board.get(sent.visit.caller.project_id, job_id)
     return see(f"/trainings/{resume(services, sent.visit.caller, job).id}")
+
+
+@router.post("/trainings/{job_id}/deliveries/{message_id}/retry")
+def send_again(request: Request, job_id: str, message_id: str, sent: TrainerPosted, services: Given) -> Response:
+    """A webhook that did not arrive, or was lost there."""
+    job = services.board.get(sent.visit.caller.project_id, job_id)
+    if not services.deliveries.retry(job.project_id, job.id, message_id):
+        raise not_found("webhook of this training")
+    if is_asked_by_script(request):
+        deliveries = services.deliveries.listed(job.project_id, job.id)
+        return render(request, "parts/deliveries.html.jinja", sent.visit, job=job, deliveries=deliveries)
+    return see(f"/trainings/{job.id}#deliveries")
 
 
 def _after(request: Request, services: Services, visit: Visit, job: Job) -> Response:

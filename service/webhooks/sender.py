@@ -85,13 +85,6 @@ class Sender:
         self._note(message, self._post(message.url, message.body, self._headers(message)))
         return True
 
-    def retry(self, project_id: str, message_id: str) -> bool:
-        """Try once more, now, what was given up or waits; False if there is no such message."""
-        again = update(WebhookMessage).where(WebhookMessage.id == message_id, WebhookMessage.project_id == project_id)
-        with self._database.writing() as session:
-            values = {"next_attempt_at": self._clock(), "delivered_at": None}
-            return session.scalar(again.values(**values).returning(WebhookMessage.id)) is not None
-
     def _take(self) -> WebhookMessage | None:
         now = self._clock()
         due, earlier = aliased(WebhookMessage), aliased(WebhookMessage)

@@ -47,8 +47,11 @@
     return [steps, losses, smoothed(losses, weight), points.map((point) => point[2])];
   }
 
+  // As people write figures: 0.0412, 12,000, 2e-6.
   function short(value) {
-    return value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toString();
+    if (value === null || value === undefined) return "–";
+    if (value !== 0 && Math.abs(value) < 1e-3) return Number(value.toPrecision(3)).toExponential();
+    return Number(value.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 });
   }
 
   function ticks(_plot, values) {
@@ -63,9 +66,10 @@
       width: Math.max(place.clientWidth, 280),
       height: HEIGHT,
       scales: { x: { time: false }, y: { distr: controls.logAxis.checked ? 3 : 1 }, rate: {} },
+      legend: { markers: { width: 0, fill: (drawn, number) => drawn.series[number].stroke(drawn, number) } },
       series: [
-        { label: "Step" },
-        { label: "Loss", stroke: color("--green"), alpha: 0.28, width: 1, points: { show: false }, value: (_plot, value) => short(value) },
+        { label: "Step", value: (_plot, value) => (value === null ? "–" : value.toLocaleString("en")) },
+        { label: "Each step", stroke: color("--pale"), width: 1, points: { show: false }, value: (_plot, value) => short(value) },
         { label: "Smoothed", stroke: color("--green"), width: 2.25, points: { show: false }, value: (_plot, value) => short(value) },
         {
           label: "Learning rate", scale: "rate", stroke: color("--amber"), width: 1.25, dash: [5, 4], points: { show: false },
@@ -80,6 +84,11 @@
     };
   }
 
+  // Where nobody points at a step, the legend has the figures of the last.
+  function restLegend() {
+    if (plot.cursor.left === undefined || plot.cursor.left < 0) plot.setLegend({ idx: points.length - 1 }, false);
+  }
+
   function draw(anew) {
     const isEmpty = points.length === 0;
     document.getElementById("chart-empty").hidden = !isEmpty;
@@ -90,7 +99,9 @@
     } else {
       if (plot) plot.destroy();
       plot = new window.uPlot(options(), data(), place);
+      plot.over.addEventListener("mouseleave", () => requestAnimationFrame(restLegend));
     }
+    requestAnimationFrame(restLegend); // uPlot draws the legend of what it was given first
     const last = points[points.length - 1];
     place.setAttribute("aria-label", `Chart of the loss: ${short(last[1])} at step ${last[0]}; the table below has the figures`);
     window.__chart = { data: plot.data };

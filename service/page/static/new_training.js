@@ -4,6 +4,8 @@
 (() => {
   const part = document.getElementById("pictures");
 
+  part.classList.add("scripted"); // files are sent as soon as they are chosen: no button is needed
+
   function box() {
     return document.getElementById("drop");
   }

@@ -7,8 +7,9 @@ import pytest
 from fastapi.testclient import TestClient
 from page_html import Page, mistakes_in
 from page_world import INPUTS
+from sqlalchemy import update
 
-from service.database.tables import Job
+from service.database.tables import Job, WebhookMessage
 from service.jobs.board import NewJob
 from service.page.again import inputs_of
 from service.page.live import LiveTraining, place_after
@@ -99,6 +100,27 @@ def test_the_page_of_a_training_is_complete_without_scripts(browser: TestClient,
     assert "a sks frog" in page.by_id("samples").text and "seed 1338" in page.by_id("samples").text
     headings = [one.text for one in page.by_id("samples").walk() if one.tag == "th" and one.get("scope") == "col"]
     assert headings == ["Prompt", "step 10", "step 20"]
+
+
+def test_a_webhook_that_was_given_up_is_sent_again(browser: TestClient, other_browser: TestClient, services: Services, caller, csrf) -> None:
+    hook = "https://example.org/hook?token=secret"
+    job = services.board.create(caller, NewJob(api="console", webhook=hook, webhook_events=("completed",), is_ready=True))
+    address = f"/trainings/{job.id}"
+    assert "Nothing has been told yet" in Page(browser.get(address).text).by_id("deliveries").text
+    services.board.cancel(job.project_id, job.id, "test")
+    with services.database.writing() as session:
+        session.execute(update(WebhookMessage).values(attempts=1, next_attempt_at=None, last_status=410))
+    page = Page(browser.get(address).text)
+    assert mistakes_in(page) == [] and "secret" not in page.root.text
+    assert all(part in page.by_id("deliveries").text for part in ("Completed", "410", "Given up"))
+    [form] = [one for one in page.all("form") if one.get("action").endswith("/retry")]
+    others = Page(other_browser.get("/trainings").text).csrf()
+    assert other_browser.post(form.get("action"), data={"csrf": others}).status_code == 404
+    assert browser.post(f"{address}/deliveries/msg_none/retry", data={"csrf": csrf}).status_code == 404
+    part = browser.post(form.get("action"), data={"csrf": csrf}, headers={"HX-Request": "true"})
+    assert part.status_code == 200 and "Given up" not in part.text
+    [message] = services.deliveries.listed(job.project_id, job.id)
+    assert message.next_attempt_at is not None and message.delivered_at is None
 
 
 def test_pictures_come_from_the_training_and_from_nowhere_else(browser: TestClient, services: Services, training: Make) -> None:

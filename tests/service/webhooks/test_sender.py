@@ -17,6 +17,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from service.database.engine import Database
 from service.database.tables import WebhookMessage, WebhookSecret
 from service.keys import Keys
+from service.webhooks.deliveries import Deliveries
 from service.webhooks.outbox import COMPLETED, LARGEST_BODY, LOGS, Outbox
 from service.webhooks.secrets import OVERLAP_SECONDS, WebhookSecrets
 from service.webhooks.sender import LEASE_SECONDS, PAUSES, Answer, Sender
@@ -192,8 +193,10 @@ def test_a_person_can_try_again(post: Post) -> None:
     post.add()
     post.sender.send_next()
     (row,) = post.rows()
-    assert not post.sender.retry("other", row.id)
-    assert post.sender.retry(post.project, row.id)
+    deliveries = Deliveries(post.database, post.clock)
+    assert not deliveries.retry("other", "job", row.id)
+    assert not deliveries.retry(post.project, "another job", row.id)
+    assert deliveries.retry(post.project, "job", row.id)
     assert post.sender.send_next()
     assert post.rows()[0].delivered_at == post.clock.now
 
