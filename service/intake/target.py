@@ -12,7 +12,7 @@ import httpx
 from service.intake.addresses import AddressRules, FetchFailed
 from service.storage.space import RESERVE_BYTES, need_room
 
-_ZIP_MAGIC = b"PK\x03\x04"
+_ZIP_MAGIC, _EMPTY_ZIP_MAGIC = b"PK\x03\x04", b"PK\x05\x06"
 _ROOM_IS_CHECKED_EVERY = 64 << 20  # bytes
 
 
@@ -91,6 +91,8 @@ class Target:
         self._file.seek(0)
         head = self._file.read(len(_ZIP_MAGIC))
         self._file.seek(0, 2)
+        if head == _EMPTY_ZIP_MAGIC:
+            raise FetchFailed("the URL gives a zip archive with nothing in it; put the pictures into it")
         if head != _ZIP_MAGIC:
             hint = "a web page; give the link of the file itself" if head.lstrip()[:1] == b"<" else "something else"
             raise FetchFailed(f"the URL gives no zip archive, but {hint}")

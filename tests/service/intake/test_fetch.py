@@ -207,7 +207,7 @@ def test_headers_without_end_are_not_kept(place: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"<html>", "a web page"), (b"\n <!doctype html>", "a web page"), (b"%PDF-1.4", "something else"), (b"PK\x05\x06" + bytes(18), "something else"),
+        (b"<html>", "a web page"), (b"\n <!doctype html>", "a web page"), (b"%PDF-1.4", "something else"), (b"PK\x05\x06" + bytes(18), "nothing in it"),
         (b"", "nothing behind it"), (b"PK\x03", "nothing behind it"), (b"\x1f\x8b\x08" + bytes(50), "something else"),
     ],
 )  # fmt: skip
