@@ -29,13 +29,12 @@ def run(asked: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.5)
         training.reload()
         seen.append(training.status)
-    files = [found.id for page in paginate(client.files.list) for found in page] if hasattr(client.files.list(), "next") else [found.id for found in client.files.list()]
     return {
         "model": [model.owner, model.name, model.visibility],
         "training": {"id": training.id, "status": training.status, "output": training.output, "error": training.error, "logs": training.logs},
         "seen": seen,
         "listed": [found.id for page in paginate(client.trainings.list) for found in page.results],
-        "files": files,
+        "files": [[found.name, found.size] for found in client.files.list()],
         "canceled": cancel(client, asked, training.input["instance_data"]),
         "errors": errors(client, asked),
         "secret": client.webhooks.default.secret().key,
