@@ -75,10 +75,10 @@ class RealService:
     def close(self) -> None:
         """Its jobs end with it: what runs is canceled first."""
         if self.process.poll() is None and hasattr(self, "key"):
-            with httpx.Client(base_url=self.url, headers={"Authorization": self.key}, timeout=60) as client:
-                for training in client.get("/v1/trainings").json()["results"]:
-                    client.post(f"/v1/jobs/{training['id']}/cancel")
-                wait_for(lambda: all(job["completed_at"] for job in client.get("/v1/trainings").json()["results"]), 120, "jobs to end")
+            jobs = [folder.name for folder in (self.data / "jobs").glob("*")]  # of all that have begun
+            for job_id in jobs:
+                httpx.post(f"{self.url}/v1/jobs/{job_id}/cancel", headers={"Authorization": self.key}, timeout=60)
+            wait_for(lambda: all(self.get(f"/v1/jobs/{job_id}")["completed_at"] for job_id in jobs), 120, "jobs to end")
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(60)
