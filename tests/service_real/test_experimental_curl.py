@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from tests.service_real.real_service import SHORT, TRAINING_SECONDS, Receiver, RealService, archive_of_pictures, needed, real_service, wait_for
+from tests.service_real.real_service import (
+    SHORT,
+    TRAINING_SECONDS,
+    RealService,
+    Receiver,
+    archive_of_pictures,
+    needed,
+    real_service,
+    wait_for,
+)
 
 DOCUMENTED = {"created_at", "error", "id", "input", "logs", "metrics", "model", "notes", "status", "webhook_completed", "version"}
 

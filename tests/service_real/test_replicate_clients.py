@@ -17,8 +17,8 @@ from standardwebhooks.webhooks import Webhook
 from service.trainers import OUR_NAME, OUR_VERSION
 from tests.service_real.real_service import (
     SHORT,
-    Receiver,
     RealService,
+    Receiver,
     archive_of_pictures,
     needed,
     needed_variable,

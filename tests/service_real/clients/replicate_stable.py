@@ -9,7 +9,7 @@ from typing import Any
 import replicate
 from replicate.exceptions import ReplicateError
 from replicate.pagination import paginate
-from replicate.webhook import WebhookSigningSecret, Webhooks
+from replicate.webhook import Webhooks, WebhookSigningSecret
 
 
 def run(asked: dict[str, Any]) -> dict[str, Any]:
