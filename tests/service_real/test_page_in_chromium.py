@@ -19,6 +19,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
 
 from tests.service.test_serve import Served
 from tests.service.training.small_pictures import write_picture
@@ -28,6 +29,7 @@ BASE = "runwayml/stable-diffusion-v1-5"
 DEADLINE_SECONDS = 240.0
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-dev-shm-usage", "--window-size=1280,1000")
 SERIOUS = ("serious", "critical")
+PHONE = 390  # pixels
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +37,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("page")
     (folder / "data").mkdir()
     (folder / "data" / "models.toml").write_text(f'[models."{BASE}"]\npath = {json.dumps(str(ROOT / "assets" / "base"))}\n', encoding="utf-8")
-    served = Served(folder)
-    yield served
-    served.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TADPOLE_COG_PYTHON", os.environ["COG_PYTHON"])
+        served = Served(folder)
+        yield served
+        served.close()
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +100,12 @@ def set_scheme(page: webdriver.Chrome, scheme: str) -> None:
 
 
 def look_at(page: webdriver.Chrome, axe: str, name: str) -> None:
-    """No serious finding of axe-core, light and dark; a picture of each."""
-    shots = os.environ.get("TADPOLE_SCREENSHOTS")
-    for scheme in ("light", "dark"):
+    """No serious finding of axe-core, light and dark, in a wide and in a narrow window, which nothing juts out of; a picture of each."""
+    for scheme, width in (("light", 1280), ("dark", 1280), ("light", PHONE)):
         set_scheme(page, scheme)
-        if shots:
-            Path(shots).mkdir(parents=True, exist_ok=True)
-            size = page.execute_script("return [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
-            whole = {"captureBeyondViewport": True, "clip": {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}}
-            shot = page.execute_cdp_cmd("Page.captureScreenshot", whole)["data"]
-            (Path(shots) / f"{name}-{scheme}.png").write_bytes(base64.b64decode(shot))
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+        photograph(page, f"{name}-{scheme}" if width != PHONE else f"{name}-narrow")
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width, f"{name} is wider than {width} pixels"
         page.execute_script(axe)
         found = page.execute_async_script("const done = arguments[arguments.length - 1]; axe.run(document).then(done)")
         serious = [
@@ -114,6 +114,19 @@ def look_at(page: webdriver.Chrome, axe: str, name: str) -> None:
         ]  # fmt: skip
         assert serious == [], f"{name}, {scheme}"
     set_scheme(page, "light")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def photograph(page: webdriver.Chrome, name: str) -> None:
+    shots = os.environ.get("TADPOLE_SCREENSHOTS")
+    if not shots:
+        return
+    Path(shots).mkdir(parents=True, exist_ok=True)
+    page.execute_script("window.scrollTo(0, 0)")
+    size = page.execute_script("return [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+    whole = {"captureBeyondViewport": True, "clip": {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}}
+    shot = page.execute_cdp_cmd("Page.captureScreenshot", whole)["data"]
+    (Path(shots) / f"{name}.png").write_bytes(base64.b64decode(shot))
 
 
 def begin(page: webdriver.Chrome, served: Served, pictures: Path, name: str, steps: int) -> str:
@@ -160,6 +173,26 @@ def test_from_pictures_to_a_result(page: webdriver.Chrome, served: Served, axe: 
     look_at(page, axe, "training")
     page.get(f"{served.url}/trainings/new?like={job_id}")
     look_at(page, axe, "clone")
+    try_the_model(page, served, axe)
+
+
+def try_the_model(page: webdriver.Chrome, served: Served, axe: str) -> None:
+    """The newest: found in the list, asked for a small picture, which is shown."""
+    page.get(f"{served.url}/models")
+    assert present(page, ".models img")
+    page.find_element(By.CSS_SELECTOR, ".models a").click()
+    until(lambda: present(page, "#try"))
+    for name, text in {"prompt": "a sks frog", "num_inference_steps": "2"}.items():
+        field = page.find_element(By.CSS_SELECTOR, f"[data-input={name}]")
+        field.clear()
+        field.send_keys(text)
+    for side in ("width", "height"):
+        Select(page.find_element(By.CSS_SELECTOR, f"[data-input={side}]")).select_by_visible_text("128")
+    page.find_element(By.ID, "try-run").click()
+    until(lambda: present(page, "#try-pictures img") or present(page, "#try-mistake:not([hidden])"))
+    assert page.find_element(By.ID, "try-mistake").text == ""
+    assert until(lambda: page.execute_script("return document.querySelector('#try-pictures img').naturalWidth")) == 128
+    look_at(page, axe, "model")
 
 
 def test_cancel_and_resume(page: webdriver.Chrome, served: Served, tmp_path: Path) -> None:
