@@ -15,7 +15,9 @@ from service.page.sessions import Visit
 from service.problems import FieldMistake
 from service.services import Services
 
-SCOPE_TEXTS = {"read": "see everything of the project", "train": "start and cancel trainings", "admin": "make and revoke keys"}
+SCOPE_TEXTS = {
+    "read": "see everything of the project", "train": "start and cancel trainings", "admin": "make and revoke keys, see the queue",
+}  # fmt: skip
 LONGEST_NAME = 100
 LONGEST_DAYS = 3650
 LIVES = {"": "never", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from service.page import api_keys, models, new_training, sign_in, static_files, trainings
+from service.page import api_keys, models, new_training, queue, sign_in, static_files, trainings
 
-ROUTERS = (static_files.router, sign_in.router, new_training.router, trainings.router, models.router, api_keys.router)
+ROUTERS = (static_files.router, sign_in.router, new_training.router, trainings.router, models.router, queue.router, api_keys.router)

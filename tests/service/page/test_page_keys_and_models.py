@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
 from page_html import Page, mistakes_in
 
-from service.database.tables import Model, Version
+from service.database.tables import Job, Model, Version
+from service.jobs.board import NewJob
+from service.keys import Caller
 from service.page.models import try_controls
 from service.services import Services
 
@@ -78,6 +81,18 @@ def test_controls_are_those_that_a_form_can_ask_for() -> None:
     assert [control.kind for control in controls.values()] == ["lines", "number", "choice", "flag"]
     assert controls["seed"].most == 9 and controls["seed"].is_whole and controls["prompt"].required
     assert try_controls({}) == []
+
+
+def test_the_queue_names_no_trainings_of_others(
+    browser: TestClient, other_browser: TestClient, services: Services, caller: Caller, training: Callable[..., Job]
+) -> None:
+    training()
+    services.board.create(caller, NewJob(api="console", name="next-frog", is_ready=True))
+    page = Page(browser.get("/queue").text)
+    assert mistakes_in(page) == [] and "my-frog" in page.root.text and "next-frog" in page.root.text
+    theirs = Page(other_browser.get("/queue", headers={"HX-Request": "true"}).text)
+    assert "frog" not in theirs.root.text and theirs.root.text.count("Of another project") == 2
+    assert [one for one in theirs.all("a") if "/trainings/" in one.get("href")] == []
 
 
 def test_a_key_is_shown_once(browser: TestClient, services: Services, csrf: str) -> None:

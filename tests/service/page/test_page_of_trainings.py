@@ -22,7 +22,7 @@ Make = Callable[..., Job]
 
 def test_all_pages_hold_what_they_promise(browser: TestClient, services: Services, caller, training: Make) -> None:
     jobs = [training(), training("succeeded"), training("failed", error="<script>alert(1)</script> out of memory")]
-    addresses = ["/trainings", "/trainings?show=failed", "/trainings/new", f"/trainings/new?like={jobs[1].id}", "/models", "/keys", "/login"]
+    addresses = ["/trainings", "/trainings?show=failed", "/trainings/new", f"/trainings/new?like={jobs[1].id}", "/models", "/keys", "/queue", "/login"]
     for address in [*addresses, *(f"/trainings/{job.id}" for job in jobs)]:
         visitor = TestClient(browser.app) if address == "/login" else browser
         answer = visitor.get(address)
