@@ -1,20 +1,18 @@
-"""LoRA on Stable Diffusion 2.x and XL through the script: trains, draws, goes on after a kill, whatever form the model has."""
+"""LoRA on Stable Diffusion 2.x and XL through the script: trains and draws, whatever form the model has."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from library.config.options.model import ModelOptions
 from library.families.detect import identify
 from tests.tiny_models import tiny_sd2_folder, tiny_sdxl_folder
-from tests.train.runs import Strike, Workshop, make_workshop, tensors_hash
+from tests.train.runs import Workshop, make_workshop, tensors_hash
 
 OPTIONS = {
     "train_batch_size": 2,
@@ -24,7 +22,6 @@ OPTIONS = {
     "save_every_n_steps": 2,
     "save_state": True,
 }
-NEEDS_SIGNALS = pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGKILL nor a SIGTERM that can be caught")
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,6 @@ def test_samples_are_drawn(trained):
     assert (event["step"], event["count"]) == (4, 1)
 
 
-@NEEDS_SIGNALS
-def test_killed_and_resumed(trained):
-    strike = Strike("library.train.runtime.Runtime.backward", 4, "after")
-    assert trained.workshop.train("killed", strikes=[strike]).code < 0
-    outcome = trained.workshop.go_on("killed")
-    assert outcome.code == 0, outcome.output
-    assert trained.hash_of("killed") == trained.hash_of("unbroken")
-
-
 def test_the_same_model_as_a_single_file_trains_alike(trained):
     options = ModelOptions(
         pretrained_model_name_or_path=trained.workshop.options["pretrained_model_name_or_path"],
@@ -115,17 +103,12 @@ def test_sides_of_buckets(trained):
         assert "bucket_reso_steps: 32 is not divisible by 64, which sd_v2 needs; write 64, 128" in outcome.output
 
 
-def test_captions_that_are_cached(trained):
-    names = {"cached": {"cache_text_encoder_outputs": True, "cache_text_encoder_outputs_to_disk": True}, "encoded": {}}
-    for name, options in names.items():
-        more = {"sample_every_n_steps": None, "save_state": False, "network_train_unet_only": True}
-        outcome = trained.workshop.train(name, **options, **more)
-        assert outcome.code == 0, outcome.output
-    weights = [load_file(trained.workshop.output(name) / "toad.safetensors") for name in names]
-    assert weights[0].keys() == weights[1].keys()
-    for key, tensor in weights[0].items():
-        torch.testing.assert_close(tensor, weights[1][key], atol=1e-5, rtol=1e-4)
-    if "lora_te2" in trained.prefixes:
-        files = list(trained.workshop.folder.rglob("*_te_outputs.npz"))
-        assert len(files) == 5
-        assert {"hidden_state1", "hidden_state2", "pool2"} <= np.load(files[0]).keys()
+def test_captions_are_cached_in_files_of_the_family(trained):
+    """With which a run trains as without: see the matrix."""
+    cached = {"cache_text_encoder_outputs": True, "cache_text_encoder_outputs_to_disk": True, "network_train_unet_only": True}
+    outcome = trained.workshop.train("cached", **cached, sample_every_n_steps=None, save_state=False, max_train_steps=1)
+    assert outcome.code == 0, outcome.output
+    is_sdxl = "lora_te2" in trained.prefixes
+    files = list(trained.workshop.folder.rglob("*_te_outputs.npz" if is_sdxl else "*_sd_te.npz"))
+    assert len(files) == 5
+    assert np.load(files[0]).keys() >= ({"hidden_state1", "hidden_state2", "pool2"} if is_sdxl else {"hidden_state"})

@@ -1,4 +1,4 @@
-"""Textual inversion from the command line: what is saved, that a killed run goes on, and what is refused."""
+"""Textual inversion from the command line: what is saved, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.tiny_models import tiny_sd1_folder, tiny_sdxl_folder
-from tests.train.runs import KILL, Strike, Workshop, make_workshop, tensors_hash
+from tests.train.runs import Workshop, make_workshop, tensors_hash
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the processes of these tests are forked")
 
@@ -28,14 +28,9 @@ def workshop(tmp_path_factory) -> Workshop:
     return workshop
 
 
-@pytest.fixture(scope="module")
-def unbroken(workshop) -> str:
+def test_the_vectors_are_saved_with_what_they_are(workshop):
     outcome = workshop.train("unbroken", sample_prompts=str(workshop.folder / "prompts.txt"), sample_every_n_steps=6)
     assert outcome.code == 0, outcome.output
-    return tensors_hash(workshop.output("unbroken") / "toad.safetensors")
-
-
-def test_the_vectors_are_saved_with_what_they_are(workshop, unbroken):
     with safe_open(workshop.output("unbroken") / "toad.safetensors", "pt") as file:
         assert list(file.keys()) == ["emb_params"]
         assert tuple(file.get_tensor("emb_params").shape) == (2, 32)
@@ -43,15 +38,6 @@ def test_the_vectors_are_saved_with_what_they_are(workshop, unbroken):
     early = load_file(workshop.output("unbroken") / "toad-step00000002.safetensors")["emb_params"]
     assert not torch.equal(early, load_file(workshop.output("unbroken") / "toad.safetensors")["emb_params"])
     assert len(list((workshop.output("unbroken") / "sample").glob("toad_000006_00_*.png"))) == 1
-
-
-@pytest.mark.parametrize("strike", [Strike("library.train.runtime.Runtime.backward", 4, "after"), Strike("torch.save", 3, "half-way")])
-def test_killed_and_resumed(workshop, unbroken, strike):
-    name = f"killed-{strike.when}"
-    assert workshop.train(name, strikes=[strike]).code == -KILL
-    outcome = workshop.go_on(name)
-    assert outcome.code == 0, outcome.output
-    assert tensors_hash(workshop.output(name) / "toad.safetensors") == unbroken
 
 
 @pytest.mark.parametrize(
