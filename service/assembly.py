@@ -23,7 +23,7 @@ from service.executors.base import Limits
 from service.executors.devices import gpus
 from service.intake.addresses import AddressRules
 from service.intake.target import FetchRules
-from service.jobs.work import Workshop
+from service.jobs.workshop import Workshop
 from service.packages.publishing import Publisher
 from service.packages.registry import Registry
 from service.packages.templates import read_templates

@@ -9,7 +9,7 @@ from fastapi import Request
 from service.assembly import make_store, make_workshop, read_secret
 from service.database.engine import Database
 from service.jobs.board import JobBoard
-from service.jobs.work import Workshop
+from service.jobs.workshop import Workshop
 from service.keys import ANONYMOUS_CALLS_PER_MINUTE, Door, Keys
 from service.packages.card import CardLinks
 from service.packages.predictions import PredictionBoard

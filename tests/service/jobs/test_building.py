@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from service.database.tables import Job
 from service.jobs.board import NewJob
+from service.jobs.handing_over import Building, Publishing
 from service.jobs.stages import StageFailed
-from service.jobs.work import Building, Publishing, Workshop
+from service.jobs.workshop import Workshop
 from service.keys import Caller
 from service.services import Services
 from service.training import from_cerebrium, from_replicate, from_tiyaro
@@ -164,6 +165,6 @@ def test_a_disk_that_is_full_fails_the_job(workshop: Workshop, make: Any, monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("service.jobs.work.pack", full)
+    monkeypatch.setattr("service.jobs.handing_over.pack", full)
     with pytest.raises(StageFailed, match="could not be packed: No space left"):
         Building(workshop).begin(job, lambda: False)
