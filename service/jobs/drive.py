@@ -62,11 +62,24 @@ class Drive:
             stage.leave(job)
         except Exception:  # nothing that the job needs
             log.exception("job %s left something behind in %s", job.id, job.state)
+        if following in (CANCELED, FAILED):
+            self._take_back(job, stage)
         if not self._driver.advance(job, following, **changes):
             now = self._reload(job)
-            if now.cancel_requested_at is None or not self._driver.advance(now, CANCELED, error=f"canceled by {now.canceled_by}"):
+            if now.cancel_requested_at is None:
+                raise Lost
+            self._take_back(job, stage)  # it was canceled as it came to its end
+            if not self._driver.advance(now, CANCELED, error=f"canceled by {now.canceled_by}"):
                 raise Lost
         return self._driver.board.get(job.project_id, job.id)
+
+    def _take_back(self, job: Job, stage: Stage) -> None:
+        try:
+            stage.take_back(job)
+        except DATABASE_AWAY:
+            raise
+        except Exception:  # the job ends all the same
+            log.exception("job %s left something for others in %s", job.id, job.state)
 
     # --- the process of a stage ---
 

@@ -22,7 +22,14 @@ CONVERTER = "tools/attn_procs.py"
 WARNINGS = "warnings.json"  # of building
 
 
-class Building(InProcess):
+class _Handing(InProcess):
+    """Packages are made for others: of a job that does not succeed, none is left."""
+
+    def take_back(self, job: Job) -> None:
+        self._workshop.publisher.take_back(job, self._workshop.folder(job))
+
+
+class Building(_Handing):
     """output.zip and the package. A LoRA is written as attention processors first, by a process: that needs torch."""
 
     def begin(self, job: Job, should_stop: Callable[[], bool]) -> Spec | None:
@@ -72,7 +79,7 @@ class Building(InProcess):
             raise StageFailed(f"the result could not be packed: {error.strerror}") from None
 
 
-class Publishing(InProcess):
+class Publishing(_Handing):
     """The results in the store, under keys of the job; once more changes nothing."""
 
     def begin(self, job: Job, should_stop: Callable[[], bool]) -> Spec | None:

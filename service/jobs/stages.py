@@ -1,4 +1,4 @@
-"""What a stage of a job is, and what may go wrong in it. The stages themselves stand in `service.jobs.work`."""
+"""What a stage of a job is, and what may go wrong in it. The stages stand in `service.jobs.work` and `service.jobs.handing_over`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ class Stage(Protocol):
 
     def leave(self, job: Job) -> None:
         """The stage is over, however it went: keep what others can use."""
+
+    def take_back(self, job: Job) -> None:
+        """The job ends in this stage, and not well: nothing that the stage made for others may stay."""
 
 
 def unless_stopped(work: Callable[[], None], should_stop: Callable[[], bool]) -> None:

@@ -142,6 +142,9 @@ class Training:
             raise StageFailed("the training ended and left nothing: the end of its log says why")
         return {}
 
+    def take_back(self, job: Job) -> None:
+        return None
+
     def leave(self, job: Job) -> None:
         self._progress.pop(job.id, None)
         with suppress(StageFailed):  # the operator has taken away what it was trained with

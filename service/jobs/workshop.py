@@ -79,6 +79,9 @@ class InProcess:
     def leave(self, job: Job) -> None:
         return None
 
+    def take_back(self, job: Job) -> None:
+        return None
+
 
 def told_in(log: Path) -> str:
     """The last mistake that a log tells of; empty: it tells of none."""

@@ -45,24 +45,26 @@ class Package:
 def build(template: Template, ingredients: Ingredients, packages: Path, should_stop: Callable[[], bool]) -> Package:
     """The package among the others in `packages`, in a folder of its id; the one that is there if it was built before."""
     check(template, ingredients)
-    draft = packages / f".draft-{ingredients.training}"
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = remove_draft(packages, ingredients.training)
     draft.mkdir(parents=True, mode=0o755)
-    for name, source in _contents(template, ingredients):
-        if should_stop():
-            shutil.rmtree(draft, ignore_errors=True)
-            raise Stopped
-        _put(source, draft / name)
-    _write(draft / INPUTS, template.inputs)
-    if template.weights == LORA:
-        _write(draft / "weights" / "base.json", ingredients.base)
-    version_id = write_manifest(draft, {"template": template.name, "training": ingredients.training})
+    try:
+        version_id = _put_together(template, ingredients, draft, should_stop)
+    except BaseException:
+        remove_draft(packages, ingredients.training)
+        raise
     folder = packages / version_id
     if folder.exists():
         shutil.rmtree(draft)
     else:
         draft.rename(folder)
     return Package(version_id, folder)
+
+
+def remove_draft(packages: Path, training: str) -> Path:
+    """Where the package of a training is put together; nothing is left there."""
+    draft = packages / f".draft-{training}"
+    shutil.rmtree(draft, ignore_errors=True)
+    return draft
 
 
 def check(template: Template, ingredients: Ingredients) -> None:
@@ -101,6 +103,18 @@ def digest(path: Path) -> str:
         while block := file.read(READ_AT_ONCE):
             found.update(block)
     return found.hexdigest()
+
+
+def _put_together(template: Template, ingredients: Ingredients, draft: Path, should_stop: Callable[[], bool]) -> str:
+    """The id of the version that lies in `draft` then."""
+    for name, source in _contents(template, ingredients):
+        if should_stop():
+            raise Stopped
+        _put(source, draft / name)
+    _write(draft / INPUTS, template.inputs)
+    if template.weights == LORA:
+        _write(draft / "weights" / "base.json", ingredients.base)
+    return write_manifest(draft, {"template": template.name, "training": ingredients.training})
 
 
 def _contents(template: Template, ingredients: Ingredients) -> list[tuple[str, Path]]:

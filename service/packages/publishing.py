@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.database.tables import Job
 from service.packages.card import card_of
-from service.packages.cog_package import COG_VERSION, CannotBuild, Ingredients, build
+from service.packages.cog_package import COG_VERSION, CannotBuild, Ingredients, build, remove_draft
 from service.packages.inputs import openapi_of
 from service.packages.registry import NewVersion, Registered, Registry, model_name
 from service.packages.templates import LORA, Template, Templates
@@ -71,6 +72,19 @@ class Publisher:
             cog_version=COG_VERSION, openapi_schema=openapi_of(template.inputs, name), card=card, folder=f"{PACKAGES}/{version_id}",
         )  # fmt: skip
         return self.registry.add(job.project_id, name, new, request.description)
+
+    def take_back(self, job: Job, folder: JobFolder) -> None:
+        """What was built and registered of a job that was canceled, or has failed, is gone; once more changes nothing."""
+        packages, done = self.data_dir / PACKAGES, folder.root / BUILT
+        remove_draft(packages, job.id)
+        if not done.exists():
+            return
+        version_id = json.loads(done.read_text(encoding="utf-8"))["version"]
+        registered = self.registry.by_id(job.project_id, version_id)
+        if registered is not None:
+            self.registry.remove(registered)
+        shutil.rmtree(packages / version_id, ignore_errors=True)
+        done.unlink()
 
     def name(self, job: Job, resolved: ResolvedRequest) -> str:
         """What the model is called, without its owner, who is always the project."""

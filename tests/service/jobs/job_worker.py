@@ -63,6 +63,9 @@ class Short:
     def leave(self, job: Job) -> None:
         return None
 
+    def take_back(self, job: Job) -> None:
+        return None
+
 
 def main(url: str, folder: Path) -> None:
     module.POLL_SECONDS = 0.05

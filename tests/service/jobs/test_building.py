@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from library.config.tool import run_tool
 from service.database.tables import Job
 from service.jobs.board import NewJob
 from service.jobs.handing_over import Building, Publishing
@@ -21,6 +22,7 @@ from service.keys import Caller
 from service.services import Services
 from service.training import from_cerebrium, from_replicate, from_tiyaro
 from service.training.job_folder import JobFolder
+from tools.attn_procs import AttnProcsOptions, attn_procs
 
 BASE = "runwayml/stable-diffusion-v1-5"
 LAYER = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -100,6 +102,20 @@ def test_a_whole_model(workshop: Workshop, make: Any, services: Services) -> Non
     assert published(workshop, job)["version"] == output["version"]  # once more changes nothing
 
 
+def test_of_what_is_canceled_nothing_is_left_for_others(workshop: Workshop, make: Any, services: Services) -> None:
+    job, _ = make("replicate", from_replicate.read, REPLICATE, destination="default/mine")
+    built(workshop, job)
+    version = published(workshop, job)["version"]
+    package = package_of(services, job, version)
+    (package.parent / f".draft-{job.id}").mkdir()  # of a service that was killed
+    for _ in range(2):  # once more changes nothing
+        Publishing(workshop).take_back(job)
+        assert services.registry.by_id(job.project_id, version.rpartition(":")[2]) is None
+        assert list(package.parent.iterdir()) == []
+    Building(workshop).take_back(job)
+    assert "version" not in published(workshop, job)
+
+
 def test_the_client_chooses_the_template_and_leaves_notes(workshop: Workshop, make: Any, services: Services) -> None:
     job, _ = make("dreambooth", from_replicate.read, REPLICATE, model="default/mine", template_version="img2img", notes="green")
     built(workshop, job)
@@ -132,12 +148,14 @@ def test_a_lora_is_attention_processors_too(workshop: Workshop, make: Any, servi
     assert json.loads((package / "weights" / "base.json").read_text(encoding="utf-8")) == {"model": BASE, "revision": "main"}
 
 
-def test_a_lora_that_cannot_be_written_so_is_told(workshop: Workshop, make: Any) -> None:
+def test_a_lora_that_cannot_be_written_so_is_told(workshop: Workshop, make: Any, capsys: pytest.CaptureFixture[str]) -> None:
     job, folder = make("cerebrium", from_cerebrium.read, CEREBRIUM, lora("lora_te_layer"))
     stage = Building(workshop)
     spec = stage.begin(job, lambda: False)
     assert spec is not None
-    spec.log.write_text(subprocess.run(spec.argv, capture_output=True, text=True).stderr, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        run_tool(AttnProcsOptions, attn_procs, spec.argv[2:])  # as the process does
+    spec.log.write_text(capsys.readouterr().err, encoding="utf-8")
     told = stage.explain(job, None)  # type: ignore[arg-type]
     assert "could not be written as attention processors" in told and "adapters of other layers" in told
     assert not folder.attention_processors.exists()
@@ -155,7 +173,7 @@ def test_the_base_of_a_lora_is_a_folder(services: Services, workshop: Workshop, 
     job, _ = make("cerebrium", from_cerebrium.read, CEREBRIUM, lora())
     (services.settings.data_dir / "base").rmdir()
     (services.settings.data_dir / "base").touch()
-    [warning] = built(workshop, job)["warnings"]
+    [warning] = Building(workshop).end(job)["warnings"]
     assert "needs its base in Diffusers layout" in warning
 
 

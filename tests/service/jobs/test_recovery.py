@@ -2,204 +2,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_databases import fresh_database
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
-from service.database.engine import Database
-from service.database.tables import Base, Job, WebhookMessage
-from service.executors.base import ExecutorUnavailable, Spec, Status
+from service.database.tables import Base, Job
+from service.executors.base import Status
 from service.jobs import stages
-from service.jobs.board import JobBoard, NewJob
 from service.jobs.drive import MOST_RESTARTS, Drive, Lost
 from service.jobs.driving import LEASE_SECONDS, Driver
-from service.jobs.stages import Stage, StageFailed, Stopped, unless_stopped
-from service.jobs.states import BUILDING, CANCELED, FAILED, FINAL, PREPARING, PUBLISHING, SUCCEEDED, TRAINING
-from service.keys import Caller, Keys
-from service.webhooks.outbox import EVENTS, Outbox
-
-POLLS = 3  # a process runs for so many looks at it
-
-
-class Killed(BaseException):
-    """kill -9 at this place."""
-
-
-class Fate:
-    """Counts the places where a service can die; it dies at those that are named."""
-
-    def __init__(self, deaths: set[int]) -> None:
-        self.deaths, self.place = deaths, 0
-
-    def __call__(self) -> None:
-        self.place += 1
-        if self.place in self.deaths:
-            raise Killed
-
-
-class MortalDatabase(Database):
-    """The service may die before and after each transaction; in between is like before."""
-
-    fate: Fate
-
-    @contextmanager
-    def writing(self) -> Iterator[Session]:
-        self.fate()
-        with super().writing() as session:
-            yield session
-        self.fate()
-
-
-class Machine:
-    """Runs processes that outlive the service. `ends`: how those of a stage end, one after the other; the rest ends well."""
-
-    keeps_queue = False
-    statement = "not at all"
-
-    def __init__(self, fate: Fate, ends: dict[str, list[Status]], silent: int = 0) -> None:
-        self.fate, self.ends, self.silent = fate, ends, silent
-        self.polls: dict[str, int] = {}
-        self.specs: dict[str, Spec] = {}
-        self.ended: dict[str, Status] = {}
-        self.at_once = 0
-
-    def submit(self, spec: Spec) -> str:
-        self.fate()
-        self._answer()
-        if spec.handle not in self.specs:
-            self.specs[spec.handle] = spec
-            self.polls[spec.handle] = 0
-            self.at_once = max(self.at_once, len(self.specs.keys() - self.ended.keys()))
-        self.fate()
-        return spec.handle
-
-    def status(self, handle: str) -> Status:
-        self._answer()
-        if handle not in self.ended:
-            self.polls[handle] += 1
-            if self.polls[handle] < POLLS:
-                return Status("running")
-            waiting = self.ends.get(self.specs[handle].stage, [])
-            self.ended[handle] = waiting.pop(0) if waiting else Status("ended", 0)
-        return self.ended[handle]
-
-    def adopt(self, handle: str) -> Status | None:
-        return self.status(handle) if handle in self.specs else None
-
-    def cancel(self, handle: str, grace: float = 30.0) -> None:
-        self.fate()
-        self.ended.setdefault(handle, Status("ended", 143, "canceled"))
-
-    def logs(self, handle: str, offset: int = 0, most: int = 1) -> bytes:
-        return b""
-
-    def _answer(self) -> None:
-        if self.silent:
-            self.silent -= 1
-            raise ExecutorUnavailable("not now")
-
-
-class ToyStage:
-    """Runs a process, or does nothing; `mistake` in the first stage."""
-
-    def __init__(self, name: str, fate: Fate, has_process: bool, mistake: str | None = None) -> None:
-        self._name, self._fate, self._has_process, self._mistake = name, fate, has_process, mistake
-
-    def begin(self, job: Job, should_stop: Callable[[], bool]) -> Spec | None:
-        self._fate()
-        if self._mistake:
-            raise StageFailed(self._mistake)
-        folder = Path("/nowhere")
-        return Spec(job.id, self._name, ("x",), folder, {}, folder / "log", folder) if self._has_process else None
-
-    def progress(self, job: Job) -> dict[str, Any] | None:
-        return {"step": 1}
-
-    def explain(self, job: Job, status: Status) -> str:
-        return f"explained: {status.reason}"
-
-    def end(self, job: Job) -> dict[str, Any]:
-        self._fate()
-        return {"output": {"version": "v1"}} if self._name == PUBLISHING else {}
-
-    def leave(self, job: Job) -> None:
-        self._fate()
-
-
-class World:
-    """A service that is started again whenever it dies, and what is left when it is done."""
-
-    def __init__(self, database: MortalDatabase, deaths: set[int], ends: dict[str, list[Status]], **more: Any) -> None:
-        self.fate, self.now, self.database = Fate(deaths), 1000.0, database
-        self.database.fate = Fate(set())  # nobody dies while the job is made
-        self.outbox = Outbox(lambda: self.now)
-        self.board = JobBoard(self.database, self.outbox, 10, lambda: self.now)
-        self.machine = Machine(self.fate, ends, more.get("silent", 0))
-        self.cancel_at, self.waits = more.get("cancel_at"), 0
-        processes = (TRAINING, BUILDING)
-        names = (PREPARING, TRAINING, BUILDING, PUBLISHING)
-        mistake = more.get("mistake")
-        self.stages: dict[str, Stage] = {
-            name: ToyStage(name, self.fate, name in processes, mistake if name == PREPARING else None) for name in names
-        }
-        keys = Keys(self.database)
-        self.caller = Caller(keys.project("p"), "k", frozenset())
-        wanted = NewJob("console", webhook="https://example.org", webhook_events=EVENTS, is_ready=True)
-        self.job_id = self.board.create(self.caller, wanted).id
-        self.database.fate = self.fate
-        self.lives = 0
-
-    def run(self) -> Job:
-        """Until nobody dies any more, and the job is over."""
-        while True:
-            self.lives += 1
-            assert self.lives < 60, "the job never ends"
-            try:
-                self._live()
-            except Killed:
-                self.now += LEASE_SECONDS + 1
-                continue
-            job = self.job()
-            if job.state in FINAL:
-                return job
-
-    def _live(self) -> None:
-        driver = Driver(self.board, f"worker-{self.lives}", "host")
-        job = driver.take_over() or driver.claim()
-        if job is not None:
-            Drive(driver, self.stages, self.machine, self._wait).run(job)
-
-    def _wait(self) -> None:
-        self.waits += 1
-        self.now += 1
-        assert self.waits < 200, "the job never ends"
-        if self.waits == self.cancel_at:
-            alive, self.database.fate = self.database.fate, Fate(set())
-            self.board.cancel(self.caller.project_id, self.job_id, "mia")
-            self.database.fate = alive
-
-    def job(self) -> Job:
-        with self.database.reading() as session:
-            return session.scalars(select(Job).where(Job.id == self.job_id)).one()
-
-    def events(self) -> list[str]:
-        with self.database.reading() as session:
-            return list(session.scalars(select(WebhookMessage.event).order_by(WebhookMessage.number)))
-
-    def processes(self, stage: str) -> int:
-        return sum(spec.stage == stage for spec in self.machine.specs.values())
-
-
-Worlds = Callable[..., AbstractContextManager[World]]
+from service.jobs.stages import Stopped, unless_stopped
+from service.jobs.states import BUILDING, CANCELED, FAILED, PUBLISHING, SUCCEEDED, TRAINING
+from tests.service.jobs.mortal_world import Fate, MortalDatabase, World, Worlds
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +51,7 @@ def test_a_job_succeeds_once_whenever_the_service_dies(world: Worlds, deaths: se
     with world(deaths) as made:
         job = made.run()
         assert (job.state, job.output, job.error) == (SUCCEEDED, {"version": "v1"}, None)
+        assert made.is_public
         assert (made.processes(TRAINING), made.processes(BUILDING), made.machine.at_once) == (1, 1, 1)
         events = made.events()
         assert (events.count("start"), events.count("output"), events.count("completed")) == (1, 1, 1)
@@ -314,6 +136,24 @@ def test_what_takes_long_is_left_when_nobody_wants_it(monkeypatch: pytest.Monkey
     unless_stopped(lambda: None, lambda: True)
     with pytest.raises(ZeroDivisionError):
         unless_stopped(lambda: print(1 / 0), lambda: False)
+
+
+@settings(max_examples=10)
+@given(deaths=deaths)
+def test_canceled_as_it_is_published_it_is_public_only_if_it_succeeds(world: Worlds, deaths: set[int]) -> None:
+    with world(deaths) as made:
+        stage = made.stages[PUBLISHING]
+        publish = stage.end
+
+        def canceled(job: Job) -> dict[str, Any]:
+            output = publish(job)
+            made.board.cancel(made.caller.project_id, made.job_id, "mia")
+            return output
+
+        stage.end = canceled  # type: ignore[method-assign]
+        job = made.run()
+        assert (job.state, made.is_public) == (CANCELED, False)
+        assert made.events().count("completed") == 1
 
 
 def test_a_mistake_of_ours_leaves_nothing_running(world: Worlds) -> None:
