@@ -32,7 +32,7 @@ HINTS = {
     "name": "Letters, digits and . _ - such as my-frog.",
     "instance_prompt": "What your pictures show, with a rare word that stands for it: “a sks frog”. A caption file beside a picture wins.",
     "class_prompt": "What things of that class are called, without your word: “a frog”.",
-    "with_prior_preservation": "Pictures of the class are trained beside yours, so that other frogs stay as they are.",
+    "with_prior_preservation": "Pictures of the class are trained beside yours, so that others of its kind stay as they are.",
     "num_class_images": "Those that your upload lacks are drawn before the training.",
     "learning_rate": "Left empty: 1e-6 for the whole model, 5e-4 for a LoRA.",
     "max_train_steps": "Decides instead of epochs.",
