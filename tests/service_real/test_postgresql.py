@@ -6,6 +6,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,15 +65,13 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("postgresql")
-    for parent in folder.parents:  # the server's user has to get there
-        if parent.stat().st_uid == os.getuid() and parent not in (Path("/"), Path("/tmp")):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    server = Server(folder)
-    server.start()
-    yield server
-    server.stop()
+def server() -> Iterator[Server]:
+    """Not in the folder of the tests: the server's user has to get there, and every pytest that begins forbids it."""
+    with tempfile.TemporaryDirectory(prefix="tadpole-postgresql-") as folder:
+        server = Server(Path(folder))
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.mark.timeout(SUITE_SECONDS + 60)
