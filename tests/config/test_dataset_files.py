@@ -210,7 +210,7 @@ MISTAKES = [
     (FROG + "is_reg = true\n", [f"{HERE}: there are only regularisation pictures"]),
     (FROG + "num_repeats = 0\n", [f"{HERE}: every subset is left out"]),
     (with_dataset("enable_bucket = true\nbucket_reso_steps = 48"), [f"{HERE} bucket_reso_steps: 48 is not divisible by 32"]),
-    (with_dataset("enable_bucket = true\nmin_bucket_reso = 32"), ["min_bucket_reso: 0 is no size"]),
+    (with_dataset("enable_bucket = true\nmin_bucket_reso = 32"), ["min_bucket_reso: 32 is less than bucket_reso_steps (64)"]),
     (
         with_dataset("enable_bucket = true\nmin_bucket_reso = 640"),
         ["640 is more than the shorter side", "write min_bucket_reso = 256"],

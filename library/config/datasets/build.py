@@ -70,7 +70,8 @@ def _with_bucket_limits(dataset: DatasetSettings, layers: Layers, notes: list[st
     if shorter < steps:
         mistakes.append(f"{layers.where('resolution')}: with enable_bucket, no side may be under bucket_reso_steps ({steps})")
     elif smallest > shorter or smallest < steps:
-        problem = f"{smallest} is more than the shorter side of resolution ({shorter})" if smallest else "0 is no size"
+        too_large = f"{smallest} is more than the shorter side of resolution ({shorter})"
+        problem = too_large if smallest else f"{dataset.min_bucket_reso} is less than bucket_reso_steps ({steps})"
         mistakes.append(
             f"{layers.where('min_bucket_reso')}: {problem}; write min_bucket_reso = {max(shorter // 2 // steps, 1) * steps}"
         )
