@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 from page_html import Page, mistakes_in
+from sqlalchemy import update
 
 from service.database.tables import Job, Model, Version
 from service.jobs.board import NewJob
@@ -65,6 +66,18 @@ def test_models_are_listed_and_shown(browser: TestClient, other_browser: TestCli
         assert browser.get(address).status_code == 404
     assert other_browser.get(model).status_code == 404
     assert "No models yet" in other_browser.get("/models").text
+
+
+def test_models_are_shown_with_what_their_training_drew_last(
+    browser: TestClient, services: Services, model: str, training: Callable[..., Job]
+) -> None:
+    job = training("succeeded")
+    with services.database.writing() as session:
+        session.execute(update(Version).values(job_id=job.id))
+    for address in ("/models", model):
+        drawn = [one.get("src") for one in Page(browser.get(address).text).all("img")]
+        assert [source.rpartition("/")[2][:15] for source in drawn] == ["model_000020_00", "model_000020_01"]
+        assert all(browser.get(source).status_code == 200 for source in drawn)
 
 
 def test_a_model_is_tried_with_a_form(browser: TestClient, model: str) -> None:

@@ -197,6 +197,18 @@ def test_a_preset_changes_what_it_is_for_and_leaves_the_rest(browser: TestClient
     assert "checked" not in page.by_id("f-with-prior-preservation").attributes
 
 
+def test_a_preset_takes_back_what_another_has_set(browser: TestClient, csrf: str) -> None:
+    """A learning rate for the whole model would teach a LoRA nothing."""
+    written = {**WRITTEN, "learning_rate": "2e-6", "advanced.network_dim": "16", "advanced.network_dropout": "0.1"}
+    page = Page(browser.post("/trainings/new/preset", data={"csrf": csrf, **written, "preset": "trial"}).text)
+    assert page.by_id("f-learning-rate").get("value") == page.by_id("f-advanced-network-dim").get("value") == ""
+    assert page.by_id("f-advanced-network-dropout").get("value") == "0.1"
+    assert [one.get("value") for one in page.all("button") if one.get("aria-current")] == ["trial"]
+    written = {**WRITTEN, "learning_rate": "3e-6"}
+    page = Page(browser.post("/trainings/new/preset", data={"csrf": csrf, **written, "preset": "none"}).text)
+    assert [one for one in page.all("button") if one.get("aria-current")] == []
+
+
 def texts_of(answer: Any) -> dict[str, str]:
     page = Page(answer.text)
     return {one.get("id").removeprefix("request-"): one.text for one in page.all("pre")}
