@@ -22,7 +22,7 @@ from library.types import TextSettings
 from tests.smallest_models import OBJECTIVES, write_smallest
 from tests.train.runs import Workshop, write_picture
 
-SAVED_STEP, LAST_STEP = 2, 3
+SAVED_STEP, LAST_STEP = 1, 2
 SIZE = (64, 72)  # of samples, in pixels
 WORD = "zorb"
 LORA = {"network_module": "networks.lora", "network_dim": 2}
