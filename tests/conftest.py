@@ -12,7 +12,7 @@ from hypothesis import settings  # noqa: E402
 settings.register_profile("tadpole", deadline=None)
 settings.load_profile("tadpole")
 
-LONG = ("train", "sampling", "bad_input", "families")  # folders
+LONG = ("options", "train", "families", "sampling", "bad_input", "jobs", "training")  # folders
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
