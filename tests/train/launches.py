@@ -15,7 +15,6 @@ from pathlib import Path
 from library.train.app import STATUS_FILE
 from tests.train.runs import ONE_THREAD, ROOT, Workshop
 
-PYTHON = (sys.executable,)
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--num_cpu_threads_per_process", "1")
 TWO_PROCESSES = (*ACCELERATE, "--multi_gpu", "--num_processes", "2")
 PATIENCE_S = 300.0  # for a machine with much else to do

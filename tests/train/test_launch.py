@@ -1,4 +1,4 @@
-"""Signals and codes of real commands: plain python, and accelerate's launcher, which passes neither on."""
+"""Signals and codes of real commands under accelerate's launcher, which passes neither on; of plain ones: test_resume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.train.launches import ACCELERATE, PYTHON, launch
+from tests.train.launches import ACCELERATE, launch
 from tests.train.runs import Workshop, make_workshop, tensors_hash
 
 SCRIPT = ["train_network.py"]
@@ -28,9 +28,9 @@ def steps_done(workshop: Workshop, name: str) -> list[int]:
     return [event["step"] for event in workshop.events(name) if event["event"] == "step"]
 
 
-def started(workshop: Workshop, name: str, launcher: tuple[str, ...]):
+def started(workshop: Workshop, name: str):
     """An endless training, at work."""
-    training = launch(workshop, name, launcher, SCRIPT, workshop.config(name, max_train_steps=ENDLESS))
+    training = launch(workshop, name, ACCELERATE, SCRIPT, workshop.config(name, max_train_steps=ENDLESS))
     training.wait_until(lambda: training.process.poll() is not None or steps_done(workshop, name))
     return training
 
@@ -45,21 +45,9 @@ def stopped_at(workshop: Workshop, name: str) -> int:
     return end["step"]
 
 
-def test_plain_python(workshop):
-    """SIGINT, which Python itself answers until we do; SIGTERM is the same in all other ways (test_resume, and below)."""
-    training = started(workshop, "python", PYTHON)
-    try:
-        training.process.send_signal(signal.SIGINT)
-        assert training.exit_codes() == [130], training.output()
-        assert training.process.returncode == 130
-        stopped_at(workshop, "python")
-    finally:
-        training.end()
-
-
 def test_a_terminated_launcher_and_the_run_resumed(workshop):
     """SIGTERM ends accelerate's launcher alone; that it may be killed as well is tested with less (tests/launcher)."""
-    training = started(workshop, "terminated", ACCELERATE)
+    training = started(workshop, "terminated")
     try:
         training.process.terminate()
         assert training.exit_codes() == [143], training.output()
@@ -75,7 +63,7 @@ def test_a_terminated_launcher_and_the_run_resumed(workshop):
 
 
 def test_control_c_reaches_launcher_and_training(workshop):
-    training = started(workshop, "control-c", ACCELERATE)
+    training = started(workshop, "control-c")
     try:
         os.killpg(training.process.pid, signal.SIGINT)
         assert training.exit_codes() == [130], training.output()
