@@ -31,7 +31,14 @@ MODELS: dict[str, tuple[Training, float]] = {
     "LoRA of other pictures": (replace(LORA, name="other", changes={"train_data_dir": "assets/other"}), 1.0),
     "LoRA, class pictures": (replace(LORA, name="lora_with_class", class_pictures=True), 1.0),
     "DreamBooth": (DREAMBOOTH, 1.0),
-    "DreamBooth, class pictures": (replace(DREAMBOOTH, name="dreambooth_with_class", class_pictures=True), 1.0),
+    "DreamBooth, class pictures": (
+        # "sls frog" has to become another thing than "frog", which is what the text encoder learns.
+        replace(
+            DREAMBOOTH, name="dreambooth_with_class", class_pictures=True,
+            changes={"learning_rate_te": 5e-4, "stop_text_encoder_training": 200},
+        ),
+        1.0,
+    ),
     "fine-tuning": (Training("fine_tune", "fine_tune.py", "fine_tune.toml"), 1.0),
     "textual inversion": (Training("inversion", "train_textual_inversion.py", "frog_inversion.toml"), 1.0),
     "XTI": (Training("xti", "train_textual_inversion_XTI.py", "frog_inversion.toml"), 1.0),
