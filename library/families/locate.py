@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from library.checkpoint.hub import reason_of
@@ -20,7 +22,7 @@ def locate(name: str, option: str) -> Path:
     if path.exists():
         return path
     if not HUB_ID.fullmatch(name) or path.suffix.lower() in WEIGHT_SUFFIXES:
-        raise UserError(f"{option}: {name}: no such file or folder")
+        raise UserError(f"{option}: {name}: no such file or folder{_likely(path)}")
     return _fetch(name, option)
 
 
@@ -42,5 +44,14 @@ def _download(model_id: str, option: str, patterns: list[str], ignored: list[str
     try:
         return Path(snapshot_download(model_id, allow_patterns=patterns, ignore_patterns=ignored))
     except Exception as error:  # the hub's own errors, and those of whichever network library its version uses
-        said = f"no such file or folder here, and the Hugging Face hub says: {reason_of(error)}"
+        said = f"no such file or folder here{_likely(Path(model_id))}, and the Hugging Face hub says: {reason_of(error)}"
         raise UserError(f"{option}: {model_id}: {said}") from error
+
+
+def _likely(path: Path) -> str:
+    """What beside it has almost this name, as a question."""
+    beside: list[str] = []
+    with suppress(OSError):  # there is no such folder, or it is nobody's to list
+        beside = [found.name for found in path.parent.iterdir()]
+    likely = get_close_matches(path.name, beside, n=1, cutoff=0.7)
+    return f' (did you mean "{(path.parent / likely[0]).as_posix()}"?)' if likely else ""

@@ -98,11 +98,14 @@ class Predictor:
         running, self._running = self._running, None
         if running is not None:
             self._executor.cancel(running.handle, END_GRACE_SECONDS)
-            deadline = time.monotonic() + 3 * END_GRACE_SECONDS  # two models at once may be more than the memory holds
-            while self._executor.status(running.handle).state in ("waiting", "running") and time.monotonic() < deadline:
-                time.sleep(ASK_SECONDS)
+            self._wait_for_its_end(running, 3 * END_GRACE_SECONDS)  # two models at once may be more than the memory holds
             running.client.close()
             shutil.rmtree(running.folder, ignore_errors=True)
+
+    def _wait_for_its_end(self, running: _Running, most_seconds: float) -> None:
+        deadline = time.monotonic() + most_seconds
+        while self._executor.status(running.handle).state in ("waiting", "running") and time.monotonic() < deadline:
+            time.sleep(ASK_SECONDS)
 
     # --- the server ---
 
@@ -187,6 +190,8 @@ class Predictor:
         answer = found[0]
         if isinstance(answer, Answer):
             return answer
+        if isinstance(answer, httpx.HTTPError):
+            self._wait_for_its_end(running, END_GRACE_SECONDS)  # what it said last is written by then
         told = _last_line(running.log)
         self.stop()
         if isinstance(answer, httpx.HTTPError):

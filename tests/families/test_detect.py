@@ -101,6 +101,8 @@ def test_released_models_in_full_size(tmp_path, name):
 def test_paths_that_are_not_there(tmp_path):
     assert "no such file or folder" in message(tmp_path / "nowhere.safetensors")
     assert "no such file or folder" in message(tmp_path / "nowhere")
+    (tmp_path / "frogs.safetensors").touch()
+    assert f'no such file or folder (did you mean "{(tmp_path / "frogs.safetensors").as_posix()}"?)' in message(tmp_path / "forgs.safetensors")
     assert "missing" in message("")
 
 
