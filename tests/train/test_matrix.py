@@ -49,8 +49,6 @@ def refusal(row: Row) -> str | None:
 ALL = [Row(*names) for names in itertools.product(FAMILIES, METHODS, PRECISIONS, CACHES)]
 # Where text can be cached, both are.
 ROWS = [row for row in ALL if refusal(row) is None and not (row.cached == "latents" and row.method in FIXED_TEXT)]
-# What is saved does not depend on caches, so that those of one family stand for all where it is read again.
-READ_AGAIN = [row for row in ROWS if row.cached == "nothing" or row.family == "sd1"]
 CACHED = [row for row in ROWS if row.cached != "nothing"]
 REFUSED = [row for row in ALL if refusal(row) and row.precision == "fp32"]  # which is decided without looking at the precision
 
@@ -98,7 +96,7 @@ def test_it_changes_what_it_is_to_train_and_nothing_else(studio, row):
     assert differing(outcome.before, outcome.after) == meant_to_change(row, outcome.before)
 
 
-@pytest.mark.parametrize("row", READ_AGAIN, ids=str)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_what_is_saved_is_what_was_trained(studio, row):
     outcome = studio.unbroken(row)
     assert outcome.prediction.isfinite().all()
@@ -114,7 +112,7 @@ def test_it_draws(studio, row):
     assert any(low != high for low, high in sample.getextrema())
 
 
-@pytest.mark.parametrize("row", [row for row in READ_AGAIN if row.saves_states], ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.saves_states], ids=str)
 def test_killed_and_resumed_it_comes_to_the_same_bits(studio, row):
     """As an unbroken one with the same caches."""
     outcome = studio.unbroken(row)
