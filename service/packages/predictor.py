@@ -190,13 +190,13 @@ class Predictor:
         answer = found[0]
         if isinstance(answer, Answer):
             return answer
-        if isinstance(answer, httpx.HTTPError):
-            self._wait_for_its_end(running, END_GRACE_SECONDS)  # what it said last is written by then
+        if not isinstance(answer, httpx.HTTPError):
+            self.stop()
+            raise answer
+        self._wait_for_its_end(running, END_GRACE_SECONDS)  # what it said last is written by then
         told = _last_line(running.log)
         self.stop()
-        if isinstance(answer, httpx.HTTPError):
-            raise PredictorFailed(f"the package ended while it drew: {told or type(answer).__name__}") from None
-        raise answer
+        raise PredictorFailed(f"the package ended while it drew: {told or type(answer).__name__}") from None
 
     def _cancel(self, running: _Running, prediction_id: str) -> None:
         with suppress(httpx.HTTPError):  # then it is ended by force
