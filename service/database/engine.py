@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 BUSY_SECONDS = 5
 MIGRATION_LOCK = 7_233_676_537  # any number: two services that start at once upgrade one after the other
 MIGRATIONS = Path(__file__).parent / "migrations"
+RETURNED = {"synchronize_session": False, "populate_existing": True}  # options of an UPDATE that returns rows as they are now
 
 
 class Database:

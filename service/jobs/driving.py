@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
+from service.database.engine import RETURNED
 from service.database.tables import Job
 from service.jobs.board import JobBoard
 from service.jobs.states import PREPARING, QUEUED, STAGES
@@ -16,7 +17,6 @@ LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
 HOST_GONE_SECONDS = 600.0  # after this, jobs of a machine that is silent are taken over by others
 CLAIM_LOCK = 7_233_676_538  # any number: one claim at a time keeps the caps exact
-_RETURNED = {"synchronize_session": False, "populate_existing": True}
 
 
 Choose = Callable[[Sequence[str]], "str | None"]
@@ -69,7 +69,7 @@ class Driver:
         lease = {"lease_expires_at": self.board.clock() + LEASE_SECONDS}
         mine = update(Job).where(Job.owner == self.owner, Job.state.in_(STAGES)).values(**lease).returning(Job.id)
         with self.board.database.writing() as session:
-            return len(session.execute(mine, execution_options=_RETURNED).all())
+            return len(session.execute(mine, execution_options=RETURNED).all())
 
     def release(self) -> None:
         """Leave this worker's jobs, whose processes run on, to whoever comes next: the service is stopping."""
@@ -92,7 +92,7 @@ class Driver:
         """Write down `handle`, `attempt`, `restarts`, `progress` or `warnings`; None: the job is not this worker's any more."""
         mine = update(Job).where(Job.id == job_id, Job.owner == self.owner, Job.state.in_(STAGES)).values(**values).returning(Job)
         with self.board.database.writing() as session:
-            return session.scalar(mine, execution_options=_RETURNED)
+            return session.scalar(mine, execution_options=RETURNED)
 
     def mine(self, job_id: str) -> Job | None:
         """The job, if this worker has it and it is not over."""
@@ -104,7 +104,7 @@ class Driver:
 
     def _take(self, session: Session, job_id: Any, values: Mapping[str, Any], *conditions: ColumnElement[bool]) -> Job | None:
         taken = update(Job).where(Job.id == job_id, *conditions).values(**values).returning(Job)
-        return session.scalar(taken, execution_options=_RETURNED)
+        return session.scalar(taken, execution_options=RETURNED)
 
     def _silent(self, job: Any, now: float) -> tuple[ColumnElement[bool], ...]:
         is_here = or_(job.host == self.host, job.lease_expires_at < now - HOST_GONE_SECONDS)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from service.database.engine import Database
+from service.database.engine import RETURNED, Database
 from service.database.tables import Model, Prediction
 from service.identifiers import new_id
 from service.jobs.pages import Page, page_of
@@ -24,7 +24,6 @@ FINAL = (SUCCEEDED, FAILED, CANCELED)
 LEASE_SECONDS = 60.0
 MOST_WAITING = 100  # predictions of a project
 LONGEST_LOGS = 64 << 10  # characters
-_RETURNED = {"synchronize_session": False, "populate_existing": True}
 
 View = Callable[[Prediction], Mapping[str, Any]]
 
@@ -123,7 +122,7 @@ class PredictionBoard:
         values = {"state": PROCESSING, "owner": owner, "lease_expires_at": now + LEASE_SECONDS, "started_at": now}
         taken = update(Prediction).where(Prediction.id == candidate.scalar_subquery(), _is_free(Prediction, now))
         with self._database.writing() as session:
-            prediction = session.scalar(taken.values(**values).returning(Prediction), execution_options=_RETURNED)
+            prediction = session.scalar(taken.values(**values).returning(Prediction), execution_options=RETURNED)
             if prediction is not None:
                 self._tell(session, prediction, START)
             return prediction
@@ -132,7 +131,7 @@ class PredictionBoard:
         """Have it for another while; False: it is not wanted any more, or somebody else's."""
         kept = update(Prediction).where(*_mine(prediction, owner)).values(lease_expires_at=self.clock() + LEASE_SECONDS)
         with self._database.writing() as session:
-            return session.scalar(kept.returning(Prediction.id), execution_options=_RETURNED) is not None
+            return session.scalar(kept.returning(Prediction.id), execution_options=RETURNED) is not None
 
     def is_wanted(self, prediction: Prediction, owner: str) -> bool:
         with self._database.reading() as session:
@@ -154,7 +153,7 @@ class PredictionBoard:
         changes = {**values, "state": state, "completed_at": self.clock(), "lease_expires_at": None}
         with self._database.writing() as session:
             ended = update(Prediction).where(*conditions).values(**changes).returning(Prediction)
-            prediction = session.scalar(ended, execution_options=_RETURNED)
+            prediction = session.scalar(ended, execution_options=RETURNED)
             if prediction is None:
                 return False
             if prediction.output:

@@ -16,7 +16,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import aliased
 from standardwebhooks.webhooks import Webhook
 
-from service.database.engine import Database
+from service.database.engine import RETURNED, Database
 from service.database.tables import WebhookMessage
 from service.webhooks.secrets import WebhookSecrets
 
@@ -102,8 +102,7 @@ class Sender:
         taken = update(WebhookMessage).where(WebhookMessage.number == candidate.scalar_subquery(), free)
         with self._database.writing() as session:
             values = {"lease_expires_at": now + LEASE_SECONDS}
-            options = {"synchronize_session": False, "populate_existing": True}
-            return session.scalar(taken.values(**values).returning(WebhookMessage), execution_options=options)
+            return session.scalar(taken.values(**values).returning(WebhookMessage), execution_options=RETURNED)
 
     def _headers(self, message: WebhookMessage) -> dict[str, str]:
         """The id is the same in each attempt; time and signature are fresh. During a rotation there are two signatures."""
