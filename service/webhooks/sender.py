@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -44,7 +45,7 @@ log = logging.getLogger("service.webhooks")
 
 
 class Sender:
-    """`send_next` does one attempt; `start` has threads do all that come."""
+    """`send_next` does one attempt; `start` has all that come done in the background."""
 
     def __init__(
         self, database: Database, secrets: WebhookSecrets, post: Post,
@@ -53,37 +54,55 @@ class Sender:
         self._database, self._secrets, self._post = database, secrets, post
         self._clock, self._draw = clock, draw
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._free = threading.Semaphore(THREADS)
+        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
     def start(self) -> None:
-        for number in range(THREADS):
-            thread = threading.Thread(target=self._run, name=f"webhooks-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._thread.start()
 
     def stop(self) -> None:
         """What is under way is finished; the rest waits in the outbox for the next start."""
         self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                was_there = self.send_next()
-            except Exception:  # the database is away: the messages are not
-                log.exception("a webhook could not be sent or noted")
-                was_there = False
-            if not was_there:
-                self._stopping.wait(IDLE_SECONDS)
+        """One thread looks for messages, and hands each to a free one: looking is writing, which all would wait for."""
+        with ThreadPoolExecutor(THREADS, "webhooks") as senders:
+            while not self._stopping.is_set():
+                self._free.acquire()
+                message = self._look()
+                if message is None:
+                    self._free.release()
+                    self._stopping.wait(IDLE_SECONDS)
+                else:
+                    senders.submit(self._send_and_free, message)
+
+    def _look(self) -> WebhookMessage | None:
+        try:
+            return self._take()
+        except Exception:  # the database is away: the messages are not
+            log.exception("the webhooks that are due could not be asked for")
+            return None
+
+    def _send_and_free(self, message: WebhookMessage) -> None:
+        try:
+            self._send(message)
+        except Exception:  # the message is sent again when its lease is over
+            log.exception("webhook %s could not be sent or noted", message.id)
+        finally:
+            self._free.release()
 
     def send_next(self) -> bool:
         """One attempt with the message that is due for longest; False if none is."""
         message = self._take()
         if message is None:
             return False
-        self._note(message, self._post(message.url, message.body, self._headers(message)))
+        self._send(message)
         return True
+
+    def _send(self, message: WebhookMessage) -> None:
+        self._note(message, self._post(message.url, message.body, self._headers(message)))
 
     def _take(self) -> WebhookMessage | None:
         now = self._clock()
