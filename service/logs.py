@@ -1,13 +1,9 @@
-"""The log of a job: what its stages printed, one after the other, by byte offset; whole or as it grows (server-sent events)."""
+"""The log of a job: what its stages printed, one after the other, by byte offset."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import anyio
-from anyio.to_thread import run_sync
 
 from service.jobs.states import STAGES
 from service.masking import mask
@@ -15,8 +11,6 @@ from service.masking import mask
 TAIL_BYTES = 64 << 10  # what API objects carry
 READ_AT_ONCE = 256 << 10
 LONGEST_LINE = 64 << 10  # one without an end is shown in pieces
-POLL_SECONDS = 0.5
-KEEP_ALIVE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -80,31 +74,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-async def follow(log: JobLog, offset: int, is_over: Callable[[], bool], poll_seconds: float = POLL_SECONDS) -> AsyncIterator[str]:
-    """Server-sent events: each has lines as its data and, as its id, the offset from which to go on (Last-Event-ID).
-
-    `is_over` is asked before the log is read: what is written before the job ends is sent. Then comes the event `end`.
-    """
-    silent_seconds = 0.0
-    while True:
-        over = await run_sync(is_over)
-        part = await run_sync(log.read, offset, READ_AT_ONCE, over)
-        if part.next_offset > offset:
-            offset, silent_seconds = part.next_offset, 0.0
-            yield _event(part)
-        elif over:
-            yield f"id: {offset}\nevent: end\ndata:\n\n"
-            return
-        else:
-            silent_seconds += poll_seconds
-            if silent_seconds >= KEEP_ALIVE_SECONDS:
-                silent_seconds = 0.0
-                yield ": still here\n\n"
-            await anyio.sleep(poll_seconds)
-
-
-def _event(part: LogPart) -> str:
-    data = "".join(f"data: {line}\n" for line in part.text.removesuffix("\n").split("\n"))
-    return f"id: {part.next_offset}\n{data}\n"

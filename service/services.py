@@ -11,6 +11,7 @@ from service.database.engine import Database
 from service.jobs.board import JobBoard
 from service.jobs.workshop import Workshop
 from service.keys import ANONYMOUS_CALLS_PER_MINUTE, Door, Keys
+from service.log_feed import LogFeeds
 from service.packages.card import CardLinks
 from service.packages.predictions import PredictionBoard
 from service.packages.registry import Registry
@@ -40,6 +41,7 @@ class Services:
     registry: Registry
     predictions: PredictionBoard
     card_links: CardLinks
+    log_feeds: LogFeeds
     workshop: Workshop  # base models, trainers, and what requests mean here
 
 
@@ -66,10 +68,11 @@ def make_services(settings: ServiceSettings) -> Services:
         registry=workshop.publisher.registry,
         predictions=PredictionBoard(database, outbox),
         card_links=CardLinks(settings.url, read_secret(settings.data_dir / "secret")),
+        log_feeds=LogFeeds(),
         workshop=workshop,
     )
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """A dependency of views: `services: Annotated[Services, Depends(services_of)]`."""
     return request.app.state.services

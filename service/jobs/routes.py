@@ -12,7 +12,8 @@ from service.database.tables import Job
 from service.identifiers import iso
 from service.jobs.states import FINAL
 from service.keys import Reader, Trainer
-from service.logs import READ_AT_ONCE, JobLog, follow
+from service.log_feed import LogFeed, follow
+from service.logs import READ_AT_ONCE, JobLog
 from service.services import Services, services_of
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -20,7 +21,7 @@ Given = Annotated[Services, Depends(services_of)]
 
 
 @router.get("/{job_id}")
-def show(job_id: str, caller: Reader, services: Given) -> dict[str, Any]:
+async def show(job_id: str, caller: Reader, services: Given) -> dict[str, Any]:
     """A job with where it is: stage, step, loss, steps a second, seconds left."""
     job = services.board.get(caller.project_id, job_id)
     return {**job_view(job), "queue_position": services.board.queue_position(job)}
@@ -44,14 +45,15 @@ def read_log(
 
 
 @router.get("/{job_id}/logs/stream")
-def stream_log(
+async def stream_log(
     job_id: str, caller: Reader, services: Given,
     offset: Annotated[int, Query(ge=0)] = 0, last_event_id: Annotated[str, Header()] = "",
 ) -> StreamingResponse:  # fmt: skip
     """The log as server-sent events; who is cut off goes on by Last-Event-ID."""
     services.board.get(caller.project_id, job_id)
     begin = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 16 else offset
-    events = follow(log_of(services, job_id), begin, has_ended(services, caller.project_id, job_id))
+    feed = services.log_feeds.of(job_id, lambda: LogFeed(log_of(services, job_id), has_ended(services, caller.project_id, job_id)))
+    events = follow(feed, begin)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 

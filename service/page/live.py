@@ -11,7 +11,8 @@ from markupsafe import escape
 
 from service.jobs.routes import log_of
 from service.jobs.states import FINAL
-from service.logs import KEEP_ALIVE_SECONDS, READ_AT_ONCE
+from service.log_feed import KEEP_ALIVE_SECONDS
+from service.logs import READ_AT_ONCE
 from service.page.loss import LossFollower, as_columns, thinned
 from service.page.rendering import to_html
 from service.page.training_facts import facts_of, gallery_of

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import logs
-from service.logs import JobLog, follow, shown
+from service import log_feed, logs
+from service.log_feed import LogFeed, LogFeeds, follow
+from service.logs import JobLog, shown
 from service.masking import mask
 
 
@@ -85,7 +88,8 @@ def test_pieces_of_any_size_make_the_whole(written: list[str], most: int) -> Non
 
 def collect(log: JobLog, offset: int, states: list[bool]) -> list[str]:
     async def run() -> list[str]:
-        return [event async for event in follow(log, offset, lambda: states.pop(0) if len(states) > 1 else states[0], 0.001)]
+        feed = LogFeed(log, lambda: states.pop(0) if len(states) > 1 else states[0], fresh_seconds=0)
+        return [event async for event in follow(feed, offset, 0.001)]
 
     return asyncio.run(run())
 
@@ -104,6 +108,64 @@ def test_the_last_line_is_sent_though_it_has_no_end(tmp_path: Path) -> None:
 
 
 def test_silence_is_broken_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "KEEP_ALIVE_SECONDS", 0.003)
+    monkeypatch.setattr(log_feed, "KEEP_ALIVE_SECONDS", 0.003)
     events = collect(JobLog(tmp_path), 0, [False] * 7 + [True])
     assert ": still here\n\n" in events
+
+
+def test_those_who_follow_one_log_share_the_looks_at_it(tmp_path: Path) -> None:
+    write(tmp_path, "training", "a\nb\n")
+    asked: list[bool] = []
+
+    def is_over() -> bool:
+        asked.append(True)
+        return True
+
+    async def run() -> list[list[str]]:
+        feed = LogFeed(JobLog(tmp_path), is_over, fresh_seconds=60)
+
+        async def read(offset: int) -> list[str]:
+            return [event async for event in follow(feed, offset)]
+
+        return await asyncio.gather(*(read(offset) for offset in [0] * 20 + [2]))
+
+    *whole, rest = asyncio.run(run())
+    assert whole == [["id: 4\ndata: a\ndata: b\n\n", "id: 4\nevent: end\ndata:\n\n"]] * 20
+    assert rest[0] == "id: 4\ndata: b\n\n"
+    assert len(asked) == 3  # from 0, from 2, and at the end
+
+
+def test_who_leaves_keeps_nobody_from_looking(tmp_path: Path) -> None:
+    write(tmp_path, "training", "a\n")
+    entered, leave = threading.Event(), threading.Event()
+
+    def is_over() -> bool:
+        entered.set()
+        assert leave.wait(10)
+        return True
+
+    async def run() -> list[str]:
+        feed = LogFeed(JobLog(tmp_path), is_over)
+        first = asyncio.create_task(feed.look(0))
+        await asyncio.to_thread(entered.wait, 10)
+        first.cancel()
+        leave.set()
+        return [event async for event in follow(feed, 0)]
+
+    assert asyncio.run(run())[-1].endswith("event: end\ndata:\n\n")
+
+
+def test_a_feed_goes_with_the_last_who_follows(tmp_path: Path) -> None:
+    feeds, made = LogFeeds(), []
+
+    def make() -> LogFeed:
+        made.append(True)
+        return LogFeed(JobLog(tmp_path), lambda: True)
+
+    first = feeds.of("a", make)
+    assert feeds.of("a", make) is first
+    assert feeds.of("b", make) is not first
+    del first
+    gc.collect()
+    feeds.of("a", make)
+    assert len(made) == 3
