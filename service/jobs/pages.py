@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from service.problems import Problem
 
 Row = TypeVar("Row")
+Conditions = Sequence[ColumnElement[bool]]
 MOST_ROWS = 200
 
 
@@ -26,20 +27,27 @@ class Page(Generic[Row]):
     previous: str | None
 
 
-def page_of(session: Session, table: type[Row], conditions: Sequence[ColumnElement[bool]], cursor: str | None, limit: int) -> Page[Row]:
+def page_of(session: Session, table: type[Row], conditions: Conditions, cursor: str | None, limit: int) -> Page[Row]:
     """A page of a table that has `created_at` and `id`."""
-    columns: Any = table
-    place = tuple_(columns.created_at, columns.id)
-    query = select(table).where(*conditions)
+    return page_of_several(session, {table: conditions}, cursor, limit)
+
+
+def page_of_several(session: Session, tables: Mapping[type[Any], Conditions], cursor: str | None, limit: int) -> Page[Any]:
+    """A page of such tables as if they were one."""
     count = max(1, min(limit, MOST_ROWS))
     direction, created_at, row_id = _read(cursor) if cursor else ("next", None, None)
-    if direction == "previous":
-        query = query.where(place > (created_at, row_id)).order_by(columns.created_at, columns.id)
-    else:
-        query = query.order_by(columns.created_at.desc(), columns.id.desc())
-        if cursor:
-            query = query.where(place < (created_at, row_id))
-    found = list(session.scalars(query.limit(count + 1)))
+    found: list[Any] = []
+    for table, conditions in tables.items():
+        place = tuple_(table.created_at, table.id)
+        query = select(table).where(*conditions)
+        if direction == "previous":
+            query = query.where(place > (created_at, row_id)).order_by(table.created_at, table.id)
+        else:
+            query = query.order_by(table.created_at.desc(), table.id.desc())
+            if cursor:
+                query = query.where(place < (created_at, row_id))
+        found += session.scalars(query.limit(count + 1))
+    found.sort(key=lambda row: (row.created_at, row.id), reverse=direction == "next")
     has_more, found = len(found) > count, found[:count]
     if direction == "previous":
         found.reverse()

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session, aliased
 from service.database.engine import RETURNED, Database
 from service.database.tables import Model, Prediction
 from service.identifiers import new_id
-from service.jobs.pages import Page, page_of
 from service.keys import Caller
 from service.problems import Problem, not_found
 from service.webhooks.outbox import COMPLETED, OUTPUT, START, Outbox
@@ -92,18 +91,14 @@ class PredictionBoard:
 
     def find(self, project_id: str, prediction_id: str) -> Prediction | None:
         with self._database.reading() as session:
-            mine = (Prediction.id == prediction_id, Prediction.project_id == project_id)
-            return session.scalar(select(Prediction).where(*mine))
+            found = session.get(Prediction, prediction_id)
+        return found if found is not None and found.project_id == project_id else None
 
     def get(self, project_id: str, prediction_id: str) -> Prediction:
         found = self.find(project_id, prediction_id)
         if found is None:
             raise not_found(f"prediction {prediction_id[:64]}")
         return found
-
-    def page(self, project_id: str, cursor: str | None, limit: int = 100) -> Page[Prediction]:
-        with self._database.reading() as session:
-            return page_of(session, Prediction, [Prediction.project_id == project_id], cursor, limit)
 
     def cancel(self, project_id: str, prediction_id: str) -> Prediction:
         """At once; what draws it hears of it. Once more changes nothing, nor does it for one that is over."""

@@ -85,7 +85,7 @@ def listed(caller: Reader, services: Given, cursor: str | None = None) -> dict[s
 
 
 @router.get(f"/{APART}/trainings/{{training_id}}")
-def show(training_id: str, caller: Reader, services: Given) -> dict[str, Any]:
+async def show(training_id: str, caller: Reader, services: Given) -> dict[str, Any]:
     return _apart(services, find_training(services, caller, training_id, APIS))
 
 

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Header
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from service.database.tables import Job
+from service.database.tables import Job, Prediction
+from service.jobs.pages import Conditions, page_of_several
 from service.keys import Caller, Reader, Trainer
 from service.packages.registry import Registered
 from service.problems import FieldMistake, invalid, not_found
@@ -16,7 +17,7 @@ from service.services import Services, services_of
 from service.views.prediction_jobs import make_prediction, prediction_view, seconds_to_wait, when_done
 from service.views.replicate import APIS
 from service.views.replicate_jobs import training_view
-from service.views.replicate_pages import page_view
+from service.views.replicate_pages import PAGE_ROWS, page_view
 
 router = APIRouter(prefix="/v1", tags=["Replicate"])
 Given = Annotated[Services, Depends(services_of)]
@@ -54,17 +55,20 @@ async def create_of_model(
 
 @router.get("/predictions")
 def listed(caller: Reader, services: Given, cursor: str | None = None) -> dict[str, Any]:
-    """The newest first; trainings have a list of their own."""
-    page = services.predictions.page(caller.project_id, cursor)
-    return page_view(services, "v1/predictions", page, [{**prediction_view(services, found), "logs": None} for found in page.rows])
+    """The newest first, the trainings of both APIs among them."""
+    mine: dict[type[Any], Conditions] = {
+        Prediction: [Prediction.project_id == caller.project_id],
+        Job: [Job.project_id == caller.project_id, Job.api.in_(APIS)],
+    }
+    with services.database.reading() as session:
+        page = page_of_several(session, mine, cursor, PAGE_ROWS)
+    return page_view(services, "v1/predictions", page, [{**_view(services, found), "logs": None} for found in page.rows])
 
 
 @router.get("/predictions/{prediction_id}")
-def show(prediction_id: str, caller: Reader, services: Given) -> dict[str, Any]:
+async def show(prediction_id: str, caller: Reader, services: Given) -> dict[str, Any]:
     prediction = services.predictions.find(caller.project_id, prediction_id)
-    if prediction is not None:
-        return prediction_view(services, prediction)
-    return training_view(services, _training(services, caller, prediction_id))
+    return _view(services, _training(services, caller, prediction_id) if prediction is None else prediction)
 
 
 @router.post("/predictions/{prediction_id}/cancel")
@@ -74,6 +78,10 @@ def cancel(prediction_id: str, caller: Trainer, services: Given) -> dict[str, An
         return prediction_view(services, services.predictions.cancel(caller.project_id, prediction_id))
     training = _training(services, caller, prediction_id)
     return training_view(services, services.board.cancel(caller.project_id, training.id, f"key {caller.key_id}"))
+
+
+def _view(services: Services, found: Prediction | Job) -> dict[str, Any]:
+    return training_view(services, found) if isinstance(found, Job) else prediction_view(services, found)
 
 
 def find_version(services: Services, caller: Caller, asked: str) -> Registered | None:

@@ -69,7 +69,7 @@ def listed(caller: Reader, services: Given, cursor: str | None = None) -> dict[s
 
 
 @router.get("/trainings/{training_id}")
-def show(training_id: str, caller: Reader, services: Given) -> dict[str, Any]:
+async def show(training_id: str, caller: Reader, services: Given) -> dict[str, Any]:
     return training_view(services, find_training(services, caller, training_id, APIS))
 
 

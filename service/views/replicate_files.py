@@ -21,13 +21,12 @@ from service.keys import Caller, Reader, Trainer
 from service.problems import Problem, not_found
 from service.services import Services, services_of
 from service.storage.space import DiskFull
-from service.views.replicate_pages import page_view
+from service.views.replicate_pages import PAGE_ROWS, page_view
 
 router = APIRouter(prefix="/v1/files", tags=["Replicate"])
 Given = Annotated[Services, Depends(services_of)]
 BLOCK_BYTES = 1 << 20
 LARGEST_METADATA = 64 << 10
-PAGE_ROWS = 100
 LINK_SECONDS = 3600
 
 

@@ -18,12 +18,11 @@ from service.packages.registry import Registered
 from service.problems import FieldMistake, Problem, invalid, not_found
 from service.services import Services, services_of
 from service.views.model_cards import card_view
-from service.views.replicate_pages import page_view
+from service.views.replicate_pages import PAGE_ROWS, page_view
 
 router = APIRouter(prefix="/v1/models", tags=["Replicate"])
 Given = Annotated[Services, Depends(services_of)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-PAGE_ROWS = 100
 LINKS = ("github_url", "paper_url", "license_url", "cover_image_url")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from service.jobs.pages import Page
 from service.services import Services
 
+PAGE_ROWS = 100
+
 
 def page_view(services: Services, path: str, page: Page[Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Its links are of the public address: clients follow them with their key, wherever they lead."""

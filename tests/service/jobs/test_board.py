@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from service.database.tables import AuditEntry, WebhookMessage
+from service.database.tables import ApiKey, AuditEntry, Job, WebhookMessage
 from service.jobs.board import JobBoard, NewJob
 from service.jobs.driving import HOST_GONE_SECONDS, LEASE_SECONDS, Driver
+from service.jobs.pages import Page, page_of_several
 from service.jobs.states import (
     BUILDING,
     CANCELED,
@@ -283,6 +285,27 @@ def test_pages_of_some_states_and_apis(board: JobBoard, caller: Caller) -> None:
     board.create(caller, NewJob("tiyaro"))
     assert [job.id for job in board.page(caller.project_id, apis=["console", "dreambooth"]).rows] == [job_id]
     assert [job.id for job in board.page(caller.project_id, states=[QUEUED]).rows] == [job_id]
+
+
+def test_pages_of_two_tables_are_one_list(board: JobBoard, caller: Caller, clock: Clock) -> None:
+    times = {"jobs": (1.0, 2.0, 5.0, 6.0, 7.0), "keys": (3.0, 4.0, 8.0)}
+    for clock.now in times["jobs"]:
+        ready(board, caller)
+    with board.database.writing() as session:
+        for created_at in times["keys"]:
+            session.add(ApiKey(id=f"k{created_at}", project_id=caller.project_id, name="", digest="", scopes=[], created_at=created_at))
+    tables = {Job: [Job.project_id == caller.project_id], ApiKey: [ApiKey.id.like("k%")]}
+
+    def page(cursor: str | None) -> Page[Any]:
+        with board.database.reading() as session:
+            return page_of_several(session, tables, cursor, 3)
+
+    first = page(None)
+    second = page(first.next)
+    third = page(second.next)
+    assert [[row.created_at for row in found.rows] for found in (first, second, third)] == [[8, 7, 6], [5, 4, 3], [2, 1]]
+    assert (first.previous, third.next) == (None, None)
+    assert [row.created_at for row in page(third.previous).rows] == [5, 4, 3]
 
 
 @pytest.mark.parametrize("cursor", ["x", "bm9wZQ", "W10", "WyJuZXh0IiwgIngiLCAiYSJd", "\0", "=====", "WyJuZXh0IiwgMSwgMV0"])

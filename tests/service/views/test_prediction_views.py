@@ -96,6 +96,7 @@ def test_a_training_is_a_prediction_too(client: TestClient) -> None:
     body = {"input": {"instance_prompt": "a cjw frog", "class_prompt": "a frog", "instance_data": "https://example.com/p.zip"}, "model": "default/mine"}
     training = client.post("/v1/trainings", json=body).json()
     assert client.get(f"/v1/predictions/{training['id']}").json() == training
+    assert [found["id"] for found in client.get("/v1/predictions").json()["results"]] == [training["id"]]
     assert client.post(f"/v1/predictions/{training['id']}/cancel").json()["status"] == "canceled"
     assert client.get("/v1/predictions/nothing").status_code == 404
 
