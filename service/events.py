@@ -71,6 +71,8 @@ class TrainingProgress:
         elif kind == "step" and isinstance(event.get("step"), int) and isinstance(event.get("time"), (int, float)):
             self.now |= {"step": event["step"], "epoch": event.get("epoch"), "loss": event.get("loss")}
             self.now |= {"average_loss": event.get("average_loss"), "lr": event.get("lr")}
+            if "gpu_memory_gib" in event:
+                self.now["gpu_memory_gib"] = event["gpu_memory_gib"]
             self._times.append((event["step"], event["time"]))
             self.now |= self._speed()
         elif kind == "sampled":

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch.optim import Optimizer
 
 from library.checkpoint.saver import Saver
@@ -78,7 +79,7 @@ class Reactions:
         place, rates, splits = report.place, report.learning_rates, self.splits.end_step()
         self.events.write(
             "step", step=place.step, epoch=place.epoch, loss=report.loss, average_loss=average, lr=rates,
-            grad_norm=report.grad_norm, **_where_any(extras=report.extras, losses=splits),
+            grad_norm=report.grad_norm, **_where_any(extras=report.extras, losses=splits, gpu_memory_gib=_gpu_memory_gib()),
         )  # fmt: skip
         values = {"loss/current": report.loss, "loss/average": average, "norm/grad_norm": report.grad_norm, **report.extras}
         values |= {f"loss/{name}": loss for name, loss in splits.items()}
@@ -98,8 +99,13 @@ class Reactions:
             tracker.log(values, step=epoch)
 
 
-def _where_any(**facts: dict[str, float]) -> dict[str, dict[str, float]]:
+def _where_any(**facts: dict[str, float] | float) -> dict[str, dict[str, float] | float]:
     return {name: values for name, values in facts.items() if values}
+
+
+def _gpu_memory_gib() -> float:
+    """The most that this process has taken of its GPU so far; 0 where it uses none."""
+    return round(torch.cuda.max_memory_reserved() / 2**30, 2) if torch.cuda.is_initialized() else 0.0
 
 
 def samples_due(options: SamplingOptions, step: int, ended_epoch: int | None) -> bool:

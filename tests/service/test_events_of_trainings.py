@@ -39,6 +39,9 @@ def test_progress(tmp_path: Path) -> None:
     now = progress.now
     assert (now["step"], now["loss"], now["speed"], now["eta_s"]) == (30, 3.0, 2.0, 35.0)
     assert not progress.update(path)
+    add(path, lines({"event": "step", "step": 31, "time": 1015.5, "loss": 3.1, "epoch": 1, "gpu_memory_gib": 7.25}))
+    progress.update(path)
+    assert progress.now["gpu_memory_gib"] == 7.25
 
 
 def test_the_speed_is_that_of_the_last_steps(tmp_path: Path) -> None:

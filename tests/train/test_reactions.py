@@ -113,6 +113,14 @@ def test_averages_of_the_last_epochs_length_and_of_each_epoch():
     ]
 
 
+def test_the_event_of_a_step_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 3 * 2**29)
+    recorder = Recorder()
+    reactions(recorder)(report(1))
+    assert recorder.events[0][1]["gpu_memory_gib"] == 1.5
+
+
 def test_the_event_of_a_step():
     recorder = Recorder()
     reactions(recorder)(report(1, extras={"norm/x": 1.0}))
