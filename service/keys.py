@@ -6,12 +6,13 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy import select, update
+from starlette.concurrency import run_in_threadpool
 
 from service.database.engine import Database
 from service.database.tables import ApiKey, AuditEntry, Project
@@ -36,6 +37,7 @@ class Caller:
     key_id: str
     scopes: frozenset[str]
     idempotency_key: str | None = None
+    is_noted: bool = True  # False: the use of this key is to be noted (`Keys.note_use`)
 
     def require(self, scope: str) -> None:
         if scope not in self.scopes:
@@ -125,10 +127,13 @@ class Keys:
         now = self._clock()
         if found.revoked_at is not None or (found.expires_at is not None and found.expires_at <= now):
             return None
-        if found.last_used_at is None or now - found.last_used_at > USE_NOTED_AFTER:
-            with self._database.writing() as session:
-                session.execute(update(ApiKey).where(ApiKey.id == found.id).values(last_used_at=now))
-        return Caller(found.project_id, found.id, frozenset(found.scopes))
+        is_noted = found.last_used_at is not None and now - found.last_used_at <= USE_NOTED_AFTER
+        return Caller(found.project_id, found.id, frozenset(found.scopes), is_noted=is_noted)
+
+    def note_use(self, caller: Caller) -> None:
+        """That the key was used now; apart from asking for it, as writing may have to wait."""
+        with self._database.writing() as session:
+            session.execute(update(ApiKey).where(ApiKey.id == caller.key_id).values(last_used_at=self._clock()))
 
 
 def _digest(key: str) -> str:
@@ -188,11 +193,17 @@ def caller(request: Request) -> Caller:
     return visitor
 
 
-def needs(scope: str) -> Callable[[Caller], Caller]:
-    """A dependency: the caller, who has this scope."""
+def needs(scope: str) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency: the caller, who has this scope.
 
-    def dependency(who: Annotated[Caller, Depends(caller)]) -> Caller:
+    It asks the database on the event loop, and so do the views of a job's status: a row by its key comes sooner than a thread takes over.
+    """
+
+    async def dependency(request: Request) -> Caller:
+        who = caller(request)
         who.require(scope)
+        if not who.is_noted:
+            await run_in_threadpool(request.app.state.services.keys.note_use, who)
         return who
 
     return dependency

@@ -82,6 +82,8 @@ def visit_of(request: Request, services: Annotated[Services, Depends(services_of
     request.state.visit = found  # a problem's page has the visitor's menu, too
     services.door.pace(found.caller, request.method)
     found.caller.require("read")
+    if not found.caller.is_noted:
+        services.keys.note_use(found.caller)
     return found
 
 

@@ -75,9 +75,21 @@ def test_use_is_noted_once_a_minute(database: Database) -> None:
     key = keys.create(project, "mine")
     uses = []
     for clock.now in (2000.0, 2030.0, 2061.0):
-        keys.check(key)
+        caller = keys.check(key)
+        assert caller is not None
+        if not caller.is_noted:
+            keys.note_use(caller)
         uses.append(keys.listed(project)[0].last_used_at)
     assert uses == [2000.0, 2000.0, 2061.0]
+
+
+def test_requests_note_that_their_key_is_used(open_client: TestClient, app: FastAPI) -> None:
+    keys = app.state.services.keys
+    project = keys.project("noted")
+    header = {"Authorization": keys.create(project, "mine")}
+    assert keys.listed(project)[0].last_used_at is None
+    assert open_client.get("/mine", headers=header).status_code == 200
+    assert keys.listed(project)[0].last_used_at is not None
 
 
 @pytest.mark.parametrize("header", ["K_1", "Bearer K_1", "Token K_1", "bearer  K_1 ", " token K_1"])
