@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.database.engine import Database
@@ -62,6 +63,14 @@ class JobBoard:
 
     def create(self, caller: Caller, new: NewJob) -> Job:
         """A job of the caller; the one that is there if the same request came before."""
+        try:
+            return self._create(caller, new)
+        except IntegrityError:  # it came twice at once: the other one has been written meanwhile
+            if caller.idempotency_key is None:
+                raise
+            return self._create(caller, new)
+
+    def _create(self, caller: Caller, new: NewJob) -> Job:
         now = self.clock()
         with self.database.writing() as session:
             earlier = self._of_same_request(session, caller, now)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from tests.service.training.small_pictures import write_picture
+from tests.service_real.slurm_cluster import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "runwayml/stable-diffusion-v1-5"  # what clients ask for: here it is the embedded base
@@ -31,27 +32,38 @@ SHORT = {  # inputs in Replicate's words of a training that ends in seconds
 
 
 class RealService:
-    """A running service with the settings that are given, its address, and its first key."""
+    """A running service with the settings that are given, its address, and its first key.
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, **settings: object) -> None:
-        self.data, self.output = folder / "data", folder / "output.txt"
-        self.data.mkdir(parents=True)
-        models = f"[models.{json.dumps(BASE)}]\npath = {json.dumps(str(ROOT / 'assets' / 'base'))}\n"
-        (self.data / "models.toml").write_text(models, encoding="utf-8")
-        lines = [f"{name} = {json.dumps(value)}\n" for name, value in {"port": 0, "sandbox": "never", **settings}.items()]
-        (self.data / "service.toml").write_text("".join(lines), encoding="utf-8")
+    `beside`: another one (which may be dead), whose data folder, settings and key this one has, too.
+    """
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str] | None = None, beside: RealService | None = None, **settings: object
+    ) -> None:  # fmt: skip
+        self.data, self.output = beside.data if beside else folder / "data", folder / "output.txt"
+        folder.mkdir(parents=True, exist_ok=True)
+        if beside is None:
+            self._write_settings({"sandbox": "never", **settings})
         self._file = self.output.open("wb")
-        command = [sys.executable, "-m", "service.serve", "--data_dir", str(self.data)]
+        (port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "service.serve", "--data_dir", str(self.data), "--port", str(port)]
         whole = {**os.environ, **(environment or {}), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, cwd=folder, env=whole, stdout=self._file, stderr=subprocess.STDOUT)
         try:
             wait_for(lambda: "startup complete" in self.text() or self.process.poll() is not None, START_SECONDS, "the service to start")
             assert self.process.poll() is None, self.text()
-            self.url = re.findall(r"http://127\.0\.0\.1:\d+", self.text())[0]
-            self.key = re.findall(r"tadpole_[a-z0-9]+_[A-Za-z0-9]+", self.text())[0]
+            self.key = beside.key if beside else re.findall(r"tadpole_[a-z0-9]+_[A-Za-z0-9]+", self.text())[0]
         except BaseException:
             self.close()
             raise
+
+    def _write_settings(self, settings: Mapping[str, object]) -> None:
+        self.data.mkdir(parents=True)
+        models = f"[models.{json.dumps(BASE)}]\npath = {json.dumps(str(ROOT / 'assets' / 'base'))}\n"
+        (self.data / "models.toml").write_text(models, encoding="utf-8")
+        lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
+        (self.data / "service.toml").write_text("".join(lines), encoding="utf-8")
 
     def text(self) -> str:
         return self.output.read_text(encoding="utf-8", errors="replace")
@@ -60,6 +72,9 @@ class RealService:
         answer = httpx.get(f"{self.url}{path}", headers={"Authorization": self.key}, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def post(self, path: str, body: object, **headers: str) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, headers={"Authorization": self.key, **headers}, timeout=60)
 
     def over(self, job_id: str) -> dict[str, Any]:
         """The job when it is over."""
@@ -77,7 +92,7 @@ class RealService:
         if self.process.poll() is None and hasattr(self, "key"):
             jobs = [folder.name for folder in (self.data / "jobs").glob("*")]  # of all that have begun
             for job_id in jobs:
-                httpx.post(f"{self.url}/v1/jobs/{job_id}/cancel", headers={"Authorization": self.key}, timeout=60)
+                self.post(f"/v1/jobs/{job_id}/cancel", {})
             wait_for(lambda: all(self.get(f"/v1/jobs/{job_id}")["completed_at"] for job_id in jobs), 120, "jobs to end")
         self.process.send_signal(signal.SIGTERM)
         try:

@@ -107,6 +107,24 @@ def test_the_same_request_makes_one_job(board: JobBoard, caller: Caller, clock: 
     assert board.create(keyed, NewJob("console")).id != first.id
 
 
+def test_the_same_request_at_once_makes_one_job(board: JobBoard, caller: Caller) -> None:
+    """On PostgreSQL, none of them sees what the others have not committed."""
+    made: list[str] = []
+    for number in range(5):
+        keyed, gate = Caller(caller.project_id, caller.key_id, caller.scopes, f"k{number}"), Barrier(4)
+
+        def ask(keyed: Caller = keyed, gate: Barrier = gate) -> None:
+            gate.wait()
+            made.append(board.create(keyed, NewJob("console")).id)
+
+        threads = [Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (len(made), len(set(made))) == (20, 5)
+
+
 def test_jobs_of_others_do_not_exist(board: JobBoard, caller: Caller) -> None:
     job_id = ready(board, caller)
     assert board.find("other", job_id) is None
