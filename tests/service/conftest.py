@@ -7,13 +7,23 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from service_databases import fresh_database
+from service_databases import POSTGRESQL, fresh_database
 
 from service.app import create_app
 from service.database.engine import Database
 from service.keys import Caller
 from service.services import Services
 from service.settings import ServiceSettings
+
+OF_DATABASES = {"database", "settings", "world"}  # fixtures that begin with a fresh one
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL, only what asks a database tells anything new: all else goes as it does without."""
+    if POSTGRESQL:
+        chosen = [bool(OF_DATABASES.intersection(getattr(item, "fixturenames", ()))) for item in items]
+        config.hook.pytest_deselected(items=[item for item, is_chosen in zip(items, chosen, strict=True) if not is_chosen])
+        items[:] = [item for item, is_chosen in zip(items, chosen, strict=True) if is_chosen]
 
 
 @pytest.fixture
