@@ -5,15 +5,22 @@ from __future__ import annotations
 import logging
 import re
 
-SECRETS = re.compile(
-    r"(tadpole_[a-z0-9]+_)[A-Za-z0-9]+|(/storage/u/)[A-Za-z0-9._~=-]+|(whsec_)[A-Za-z0-9+/=]+|(\bhf_)[A-Za-z0-9]{20,}|"
-    r"((?:X-Amz-Signature|X-Amz-Credential)=)[A-Za-z0-9%/_-]+|(://[^\s/:@]+:)[^\s/@]+(?=@)"
-)
+SECRETS = {  # by what each of them has: looking for that in a text takes a hundredth of looking for the pattern
+    "tadpole_": re.compile(r"(tadpole_[a-z0-9]+_)[A-Za-z0-9]+"),
+    "/storage/u/": re.compile(r"(/storage/u/)[A-Za-z0-9._~=-]+"),
+    "whsec_": re.compile(r"(whsec_)[A-Za-z0-9+/=]+"),
+    "hf_": re.compile(r"(\bhf_)[A-Za-z0-9]{20,}"),
+    "X-Amz-": re.compile(r"((?:X-Amz-Signature|X-Amz-Credential)=)[A-Za-z0-9%/_-]+"),
+    "://": re.compile(r"(://[^\s/:@]+:)[^\s/@]+(?=@)"),
+}
 
 
 def mask(text: str) -> str:
     """The text with *** in the place of what opens something."""
-    return SECRETS.sub(lambda found: next(filter(None, found.groups())) + "***", text)
+    for sign, secret in SECRETS.items():
+        if sign in text:
+            text = secret.sub(r"\1***", text)
+    return text
 
 
 class MaskSecrets(logging.Filter):
