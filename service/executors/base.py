@@ -48,6 +48,7 @@ class Spec(NamedTuple):
     network: bool = False  # jobs of several nodes have it in any case
     sandbox: Sandbox = "auto"  # this and what follows is the executor's to say
     hidden: tuple[Path, ...] = ()  # folders of the service that a sandboxed job must not see
+    gives_way: bool = False  # to all else on the machine, where the service answers people on the same one
 
     @property
     def handle(self) -> Handle:

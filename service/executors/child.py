@@ -4,8 +4,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from service.executors.base import Limits
@@ -14,6 +16,7 @@ from service.executors.processes import KILL, descendants, die_with_parent, name
 from service.executors.sandbox import NAME as SANDBOX
 
 SPARED = (SANDBOX, "srun")  # both would end the job without its grace; what they run hears of it by itself
+NICENESS = 10
 DRAIN_SECONDS = 5.0  # what the job has printed comes through the pipe when nobody holds it any more
 ATTEMPTS_TO_KILL = 50  # something may start processes as fast as we find them
 
@@ -21,10 +24,16 @@ ATTEMPTS_TO_KILL = 50  # something may start processes as fast as we find them
 class Child:
     """One job's process and its offspring. Where the runner dies, it dies, too (on Linux)."""
 
-    def __init__(self, argv: Sequence[str], cwd: Path, environment: dict[str, str], log: int, limits: Limits | None) -> None:
+    def __init__(
+        self, argv: Sequence[str], cwd: Path, environment: dict[str, str], log: int, limits: Limits | None, gives_way: bool = False
+    ) -> None:
         steps = [die_with_parent()]
+        steps += [give_way] if gives_way else []
         steps += [limiter(limits)] if limits else []
         steps += [ignore_termination] if argv[0] == SANDBOX else []
+        priority = 0
+        if sys.platform == "win32" and gives_way:
+            priority = subprocess.BELOW_NORMAL_PRIORITY_CLASS
         self._process = subprocess.Popen(
             argv,
             cwd=cwd,
@@ -33,6 +42,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=os.name != "nt",
+            creationflags=priority,
             preexec_fn=(lambda: [step() for step in steps]) if os.name != "nt" else None,
         )
         assert self._process.stdout is not None
@@ -124,6 +134,15 @@ def limiter(limits: Limits) -> Callable[[], None]:
             resource.setrlimit(kind, value)
 
     return limit
+
+
+def give_way() -> None:
+    """Linux weighs sessions first (autogroup), where it is not told to weigh control groups, and processes within them after that."""
+    os.nice(NICENESS)
+    with suppress(OSError):
+        descriptor = os.open("/proc/self/autogroup", os.O_WRONLY)
+        os.write(descriptor, str(NICENESS).encode())
+        os.close(descriptor)
 
 
 def ignore_termination() -> None:

@@ -43,7 +43,8 @@ class LocalExecutor:
         record = record_of(self._folder, spec.handle)
         if record.start() is None and record.exit() is None:
             environment = {**spec.environment, **visible(spec.device)}
-            record.write_spec(spec._replace(environment=environment, sandbox=self._sandbox, hidden=self._hidden))
+            spec = spec._replace(environment=environment, sandbox=self._sandbox, hidden=self._hidden, gives_way=True)
+            record.write_spec(spec)
             self._runners[spec.handle] = self._start(record)
         return spec.handle
 

@@ -149,7 +149,7 @@ def run_here(record: Record, spec: Spec, supervisor: Supervisor, log: int) -> tu
         environment = environment_of(spec, Path("/tmp") if sandboxed else temporary.name)
         if sandboxed:
             command = wrapped(command, spec, temporary.folder)
-        child = Child(command, Path("/") if sandboxed else spec.cwd, environment, log, spec.limits)
+        child = Child(command, Path("/") if sandboxed else spec.cwd, environment, log, spec.limits, spec.gives_way)
         reason = supervisor.watch(child)
         return exit_code_of(child.exit_code(), temporary.folder / Path(environment[STATUS_FILE]).name), reason
 

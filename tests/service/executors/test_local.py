@@ -13,6 +13,7 @@ import pytest
 
 from service.executors import processes
 from service.executors.base import Limits
+from service.executors.child import NICENESS
 from service.executors.nodes import runner_command
 from tests.service.executors.jobs import is_gone, local, over, pid_in, record, running, shell, text, wait_for
 
@@ -257,6 +258,15 @@ def test_limits_are_set(tmp_path: Path) -> None:
 
 
 @LINUX
+def test_jobs_give_way_to_the_service(tmp_path: Path) -> None:
+    executor = local(tmp_path)
+    over(executor, executor.submit(shell(tmp_path, "nice; cat /proc/self/autogroup")))
+    niceness, *autogroup = text(tmp_path / "log.txt").splitlines()
+    assert int(niceness) == min(19, os.nice(0) + NICENESS)
+    if Path("/proc/self/autogroup").exists():
+        assert autogroup[0].endswith(f"nice {NICENESS}")
+
+
 def test_processes_are_limited_on_top_of_those_that_the_user_has(tmp_path: Path) -> None:
     executor = local(tmp_path)
     script = "awk '/Max processes/ { print $3, $4 }' /proc/self/limits"
