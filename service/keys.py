@@ -25,6 +25,8 @@ KEY = re.compile(r"tadpole_([a-z0-9]{1,32})_[A-Za-z0-9]{1,128}")
 FIRST_PROJECT = "default"
 SECRET_LENGTH = 43  # characters of base 62: 32 bytes
 LONGEST_IDEMPOTENCY_KEY = 255
+KNOWN_SECONDS = 1.0
+MOST_KNOWN = 10_000
 USE_NOTED_AFTER = 60.0  # seconds: `last_used_at` is no more exact than this
 ANONYMOUS_CALLS_PER_MINUTE = 60  # with wrong keys, by address
 
@@ -49,6 +51,7 @@ class Keys:
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time):
         self._database, self._clock = database, clock
+        self._known: dict[str, tuple[float, ApiKey]] = {}  # by id: keys, and when they were looked up
 
     def any_exist(self) -> bool:
         with self._database.reading() as session:
@@ -97,7 +100,7 @@ class Keys:
             return session.scalars(select(ApiKey).where(ApiKey.project_id == project_id).order_by(ApiKey.created_at)).all()
 
     def revoke(self, project_id: str, key_id: str) -> None:
-        """From the next request on, the key opens nothing."""
+        """From the next request on, the key opens nothing; where another process answers, KNOWN_SECONDS later."""
         with self._database.writing() as session:
             mine = (ApiKey.id == key_id, ApiKey.project_id == project_id)
             revoked = update(ApiKey).where(*mine, ApiKey.revoked_at.is_(None)).values(revoked_at=self._clock()).returning(ApiKey.id)
@@ -105,23 +108,35 @@ class Keys:
             if key is None and session.scalar(select(ApiKey.id).where(*mine)) is None:
                 raise not_found(f"key {key_id}")
             session.add(AuditEntry(time=self._clock(), project_id=project_id, action="key revoked", subject_id=key_id, details={}))
+        self._known.pop(key_id, None)
 
     def check(self, key: str) -> Caller | None:
         """Whose key this is, if it is one that opens anything now."""
         parts = KEY.fullmatch(key)
         if parts is None:
             return None
-        with self._database.reading() as session:
-            found = session.get(ApiKey, parts[1])
+        found = self._find(parts[1])
         if found is None or not hmac.compare_digest(found.digest, _digest(key)):
             return None
         return self._opened(found)
 
     def of_id(self, key_id: str) -> Caller | None:
         """Whose key this is, for a session that it has begun; None once the key opens nothing any more."""
-        with self._database.reading() as session:
-            found = session.get(ApiKey, key_id)
+        found = self._find(key_id)
         return None if found is None else self._opened(found)
+
+    def _find(self, key_id: str) -> ApiKey | None:
+        """Looked up once a second: a client that polls asks for its key as often as for its job."""
+        now = self._clock()
+        looked_up, found = self._known.get(key_id, (float("-inf"), None))
+        if found is None or not 0 <= now - looked_up < KNOWN_SECONDS:
+            with self._database.reading() as session:
+                found = session.get(ApiKey, key_id)
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            if found is not None:
+                self._known[key_id] = (now, found)
+        return found
 
     def _opened(self, found: ApiKey) -> Caller | None:
         now = self._clock()
@@ -134,6 +149,7 @@ class Keys:
         """That the key was used now; apart from asking for it, as writing may have to wait."""
         with self._database.writing() as session:
             session.execute(update(ApiKey).where(ApiKey.id == caller.key_id).values(last_used_at=self._clock()))
+        self._known.pop(caller.key_id, None)
 
 
 def _digest(key: str) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from service.database.engine import Database
 from service.database.tables import ApiKey
-from service.keys import Admin, Keys, Reader, key_in
+from service.keys import KNOWN_SECONDS, Admin, Keys, Reader, key_in
 from service.problems import Problem
 from service.throttle import Throttle
 
@@ -81,6 +81,19 @@ def test_use_is_noted_once_a_minute(database: Database) -> None:
             keys.note_use(caller)
         uses.append(keys.listed(project)[0].last_used_at)
     assert uses == [2000.0, 2000.0, 2061.0]
+
+
+def test_a_key_that_another_process_revokes_opens_nothing_a_second_later(database: Database) -> None:
+    clock = Clock()
+    clock.now = 2000.0
+    here, elsewhere = Keys(database, clock), Keys(database, clock)
+    project = here.project("default")
+    key = here.create(project, "mine")
+    assert here.check(key) is not None
+    elsewhere.revoke(project, key.split("_")[1])
+    assert elsewhere.check(key) is None
+    clock.now += KNOWN_SECONDS
+    assert here.check(key) is None
 
 
 def test_requests_note_that_their_key_is_used(open_client: TestClient, app: FastAPI) -> None:
