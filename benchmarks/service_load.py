@@ -197,11 +197,14 @@ async def read_and_follow(url: str, key: str, training: str, paths: list[str], s
     """The same while many follow the log of the training from its first line on."""
     seen: list[list[bytes]] = [[] for _ in range(FOLLOWERS)]
 
-    async def follow(lines: list[bytes]) -> None:
+    async def begin() -> Connection:
         connection = Connection(url, key)
         await connection.open()
         status, _ = await connection.ask(f"/v1/jobs/{training}/logs/stream")
         assert status == 200
+        return connection
+
+    async def follow(connection: Connection, lines: list[bytes]) -> None:
         try:
             while line := await connection.reader.readline():
                 if line.startswith(b"data: "):
@@ -209,7 +212,8 @@ async def read_and_follow(url: str, key: str, training: str, paths: list[str], s
         finally:
             connection.close()
 
-    following = [asyncio.create_task(follow(lines)) for lines in seen]
+    connections = await asyncio.gather(*(begin() for _ in seen))
+    following = [asyncio.create_task(follow(connection, lines)) for connection, lines in zip(connections, seen, strict=True)]
     figures = await read_steadily(url, key, paths, seconds)
     reached = max(map(len, seen))
     await asyncio.sleep(3)  # what the others are to catch up with

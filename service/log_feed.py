@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from weakref import WeakValueDictionary
@@ -70,7 +71,7 @@ async def follow(feed: LogFeed, offset: int, poll_seconds: float = POLL_SECONDS)
             if silent_seconds >= KEEP_ALIVE_SECONDS:
                 silent_seconds = 0.0
                 yield ": still here\n\n"
-            await anyio.sleep(poll_seconds)
+            await anyio.sleep(poll_seconds * random.uniform(0.5, 1.5))  # those who began together are not all served at once
 
 
 def _event(part: LogPart) -> str:

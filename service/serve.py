@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         return tell(error)
     greet(app.state.services, app.state.background.executor.statement)
+    gc.collect()
+    gc.freeze()  # what is there by now stays: to look through it for garbage takes 0.1 s, in which nobody is answered
     config = uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=STOP_SECONDS)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes them over, ends well, and then sends them to who had them before
         signal.signal(number, lambda _number, _frame: None)
