@@ -13,9 +13,13 @@ class SetupError(Exception):
     """Something on this machine stands in the way; the message ends with the remedy."""
 
 
+def python_of(environment: Path) -> Path:
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
 def venv_python() -> Path:
     """The Python of the environment."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return python_of(VENV)
 
 
 def say(text: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from launcher.base import ROOT, SetupError, say, venv_python
+from launcher.cog import set_up_cog
 from launcher.doctor import doctor
 from launcher.environment import set_up
 from launcher.training import accelerate_command, train
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str], usage: str) -> int:
 def run_command(command: str, arguments: Sequence[str]) -> int:
     if command == "serve":
         set_up(service=True)
+        set_up_cog()
         return serve(arguments)
     parser = argparse.ArgumentParser(prog=f"launch.py {command}", allow_abbrev=False)
     if command != "doctor":

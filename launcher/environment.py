@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from launcher.base import GIB, ROOT, VENV, SetupError, say, venv_python
@@ -136,12 +137,12 @@ def install_torch(build: str, is_fresh: bool) -> None:
     run_pip(torch_command(venv_python(), build)[3:])
 
 
-def run_pip(arguments: list[str]) -> None:
-    """Run the environment's pip, telling in short what it does; SetupError with the remedy if it fails."""
+def run_pip(arguments: list[str], python: Path | None = None) -> None:
+    """Run the environment's pip (or that of another Python), telling in short what it does; SetupError with the remedy if it fails."""
     say("pip " + " ".join(arguments))
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     process = subprocess.Popen(
-        [str(venv_python()), "-m", "pip", *arguments],
+        [str(python or venv_python()), "-m", "pip", *arguments],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
     )  # fmt: skip
     output = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,12 +60,18 @@ def make_predictor(settings: ServiceSettings) -> Predictor:
     executor = LocalExecutor(settings.data_dir / "runs", cast(Sandbox, settings.sandbox), (settings.data_dir,))
     first = slots_of(settings).slots[0]
     rules = PredictorRules(
-        python=(settings.cog_python or Path(sys.executable)).absolute(),  # not resolved: an environment is known by its link
+        python=(settings.cog_python or cog_python()).absolute(),  # not resolved: an environment is known by its link
         idle_seconds=settings.prediction_idle_seconds,
         prediction_seconds=settings.prediction_seconds,
         device=settings.prediction_device or (None if is_cpu(first) else first),
     )
     return Predictor(executor, rules)
+
+
+def cog_python(environment: Path = Path(sys.prefix)) -> Path:
+    """Of the environment with cog that `launch.py serve` makes in ours (launcher/cog.py), or else ours."""
+    found = environment / "cog" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return found if found.exists() else Path(sys.executable)
 
 
 def _sources(services: Services) -> Sources:

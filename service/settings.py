@@ -52,7 +52,7 @@ class ServiceSettings:
     max_upload_mib: int = option(2048, "The largest upload.", least=1)
     job_hours: float = option(24.0, "How long a job may run.", least=0.01)
     job_disk_gib: float = option(100.0, "How large a job's folder may grow.", least=0.1)
-    cog_python: Path | None = option(None, "The Python of an environment with cog and Diffusers, for predictions; without it ours.")
+    cog_python: Path | None = option(None, "The Python of an environment with cog, for predictions; without it that of launch.py serve.")
     prediction_device: str | None = option(None, "The GPU that predictions run on; without it the first that jobs may use.")
     prediction_seconds: float = option(600.0, "How long a prediction may take.", least=1)
     prediction_idle_seconds: float = option(300.0, "A model that nobody has asked for so long leaves the memory.", least=1)

@@ -61,7 +61,7 @@ def test_serve_starts_the_service_where_the_user_is(tmp_path: Path) -> None:
     (tmp_path / "tadpole-data").mkdir()
     (tmp_path / "tadpole-data/service.toml").write_text("prot = 1", encoding="utf-8")
     start = (
-        "import sys; from launcher import commands; commands.set_up = lambda service: None; "
+        "import sys; from launcher import commands; commands.set_up = lambda service: None; commands.set_up_cog = lambda: None; "
         "commands.venv_python = lambda: sys.executable; sys.exit(commands.main(['serve', '--port', '0'], ''))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
