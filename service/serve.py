@@ -24,6 +24,7 @@ from service.keys import FIRST_PROJECT
 from service.masking import MaskSecrets
 from service.services import Services
 from service.settings import ServiceSettings, read_settings
+from service.training.first_models import EMBEDDED, write_first_models
 
 USER_MISTAKE = 2
 STOP_SECONDS = 5  # that requests get to end when the service stops; who follows a log would stay for ever
@@ -77,12 +78,16 @@ def listen(settings: ServiceSettings) -> socket.socket:
 
 
 def greet(services: Services, statement: str) -> None:
-    """Where the service is; on the first start also its key, which is shown this once."""
+    """Where the service is; on the first start also its key, which is shown this once, and a base model to begin with."""
     settings = services.settings
     print(f"The training service is at {settings.url} and keeps its data in {settings.data_dir}; {statement}", flush=True)
-    if not services.keys.any_exist():
-        key = services.keys.create(services.keys.project(FIRST_PROJECT), "first key")
-        print(f"Your API key, which is shown only now: {key}", flush=True)
+    print(f"Its page: open {settings.url} in a browser, and sign in with an API key", flush=True)
+    if services.keys.any_exist():
+        return
+    key = services.keys.create(services.keys.project(FIRST_PROJECT), "first key")
+    print(f"Your API key, which is shown only now: {key}", flush=True)
+    if settings.models_file is None and write_first_models(services.workshop.models_file):
+        print(f"Base models are named in {services.workshop.models_file}; so far {EMBEDDED}, a tiny one for trials", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from service.app import create_app
 from service.jobs.board import NewJob
 from service.serve import main
 from service.settings import ServiceSettings
+from service.training.first_models import EMBEDDED, write_first_models
+from service.training.models import read_models
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 60.0
@@ -73,9 +75,15 @@ def test_the_first_start_shows_a_key_and_the_end_waits_for_no_follower(served: S
         assert follower.status_code == 200
         assert served.stop() == 0
     assert served.text().count(key) == 1
+    assert f"Its page: open {served.url} in a browser" in served.text()
+    models_file = tmp_path / "data" / "models.toml"
+    assert str(models_file) in served.text()
+    assert read_models(models_file).default == EMBEDDED
+    models_file.unlink()  # as somebody may who wants none
     second = Served(tmp_path)
     try:
         assert second.keys() == []
+        assert not models_file.exists()
         assert httpx.get(f"{second.url}/v1/jobs/{job_id}", headers=headers).json()["state"] == "created"
     finally:
         second.close()
@@ -96,6 +104,21 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert main(["--data_dir", str(tmp_path), "--port", str(other.getsockname()[1])]) == 2
     assert "name another --port" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_list_of_base_models(tmp_path: Path) -> None:
+    models_file = tmp_path / "models.toml"
+    assert not write_first_models(models_file, tmp_path / "installed without it")
+    assert write_first_models(models_file)
+    models = read_models(models_file)
+    assert (list(models.models), models.default) == ([EMBEDDED], EMBEDDED)
+    assert (models.models[EMBEDDED].path / "model_index.json").is_file()
+    own = models_file.read_text(encoding="utf-8").replace("# [models", "[models").replace("# path", "path")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/sd15.safetensors").touch()
+    models_file.write_text(own, encoding="utf-8")
+    assert not write_first_models(models_file)
+    assert list(read_models(models_file).models) == [EMBEDDED, "runwayml/stable-diffusion-v1-5"]
 
 
 @pytest.mark.parametrize(
