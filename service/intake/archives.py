@@ -4,7 +4,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from service.intake.layout import PLAIN, Candidate, Layout, sort_out
@@ -68,7 +68,7 @@ def unpack(
     with the pictures that are done and all that there are, and may raise to stop.
     """
     if classes is None:
-        layout = Layout(layout.instance, None)
+        layout = replace(layout, classes=None)
     with ZipReader(archive, limits.zip) as reader, _scratch_beside(instance) as scratch:
         with PictureChecker(limits.picture) as checker:
             found = _Unpacking(reader, checker, scratch, limits, progress).run(layout)

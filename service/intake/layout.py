@@ -21,6 +21,7 @@ class Layout:
 
     instance: str = ""
     classes: str | None = "dataset_class"
+    known: tuple[str, ...] = ()  # further files that the client always packs: nobody has to be told that they are no pictures
 
 
 PLAIN = Layout()
@@ -45,7 +46,8 @@ class Contents:
 
 def sort_out(entries: Iterable[Entry], layout: Layout) -> Contents:
     """What each file is for. What has no use is told in the warnings, but for what systems leave behind."""
-    kept = [(PurePosixPath(entry.name), entry) for entry in entries if not entry.is_folder and not _is_junk(entry.name)]
+    told = (entry for entry in entries if not entry.is_folder and entry.name not in layout.known)
+    kept = [(PurePosixPath(entry.name), entry) for entry in told if not _is_junk(entry.name)]
     named = sorted(_unwrapped(kept, layout), key=lambda pair: pair[0].as_posix())
     captions = _captions(named)
     found: dict[str | None, list[Candidate]] = {}

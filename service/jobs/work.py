@@ -32,7 +32,7 @@ from service.training.job_folder import JobFolder
 from service.training.resolved import ResolvedRequest, with_class_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYOUTS = {"cerebrium": Layout("dataset/trainingData", "dataset/classData")}
+LAYOUTS = {"cerebrium": Layout("dataset/trainingData", "dataset/classData", known=("finetune_config.yaml", "dataset.json"))}
 PREPARED = "prepared.json"  # what came of it; it is written last, so that a stage that has it is done
 
 

@@ -113,10 +113,11 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
 
 
 def test_the_layout_of_another_client(tmp_path: Path) -> None:
-    layout = Layout("dataset/trainingData", "dataset/classData")
-    entries = [Raw("finetune_config.yaml", b"x"), Raw("dataset/trainingData/1.png", PNG), Raw("dataset/classData/2.png", PNG)]
+    layout = Layout("dataset/trainingData", "dataset/classData", known=("finetune_config.yaml",))
+    entries = [Raw("finetune_config.yaml", b"x"), Raw("other.yaml", b"x"), Raw("dataset/trainingData/1.png", PNG), Raw("dataset/classData/2.png", PNG)]
     found = unpacked(tmp_path, entries, layout=layout)
     assert [file.original_name for file in (*found.instance, *found.classes)] == ["dataset/trainingData/1.png", "dataset/classData/2.png"]
+    assert found.warnings[0] == "left out, neither a picture nor a caption: other.yaml"
 
 
 def test_an_archive_of_one_kind_only(tmp_path: Path) -> None:
