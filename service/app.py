@@ -21,7 +21,7 @@ from service.idempotency import IdempotentRequests
 from service.jobs import routes as jobs
 from service.limits import HEADERS, LimitedBodies, SafeHeaders
 from service.page.routes import ROUTERS as PAGE_ROUTERS
-from service.problems import Problem, of_status, of_validation, problem_response
+from service.problems import Problem, of_outage, of_status, of_validation, problem_response
 from service.services import Services, make_services, services_of
 from service.settings import ServiceSettings
 from service.storage.local import LocalStore
@@ -91,7 +91,7 @@ def _tell_validation(_request: Request, error: Exception) -> Response:
 
 def _tell_status(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = problem_response(of_status(error.status_code, error.detail))
+    answer = problem_response(of_outage(error) or of_status(error.status_code, error.detail))
     answer.headers.update(error.headers or {})
     return answer
 
@@ -102,9 +102,9 @@ def _tell_text(_request: Request, _error: Exception) -> Response:
 
 
 def _tell_crash(request: Request, error: Exception) -> Response:
-    """Ours, not the client's: the log has what happened, the answer only that it did."""
+    """Not the client's: the log has what happened, the answer only that it did."""
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    answer = problem_response(Problem(500, "Internal error", "the service made a mistake; its log says which"))
+    answer = problem_response(of_outage(error) or Problem(500, "Internal error", "the service made a mistake; its log says which"))
     answer.headers.update(HEADERS)  # this answer is made outside of all middleware
     return answer
 

@@ -42,7 +42,8 @@ OLDEST_WITH_BF16 = 8.0  # compute capability
 def make_store(settings: ServiceSettings) -> Store:
     """Files in data_dir, or a bucket."""
     if settings.store is None:
-        return LocalStore(settings.data_dir / "store", settings.url, read_secret(settings.data_dir / "secret"))
+        secret = read_secret(settings.data_dir / "secret")
+        return LocalStore(settings.data_dir / "store", settings.url, secret, settings.disk_reserve_bytes)
     try:
         return S3Store(bucket_of(settings.store, settings.store_endpoint))
     except ValueError as error:
@@ -52,6 +53,8 @@ def make_store(settings: ServiceSettings) -> Store:
 def read_secret(path: Path) -> bytes:
     """What URLs are signed with: made once, whoever comes first, readable by its owner only."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.exists():
+        return bytes.fromhex(path.read_text(encoding="ascii"))
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     own = Path(name)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -92,7 +95,7 @@ def make_workshop(settings: ServiceSettings, database: Database, store: Store) -
         trainers=read_trainers(settings.trainers or data / "trainers"),
         machine=find_machine(),
         cache=ClassPictureCache(data / "class_pictures"),
-        rules=FetchRules(address_rules(settings), max_bytes=max_bytes),
+        rules=FetchRules(address_rules(settings), max_bytes=max_bytes, reserve_bytes=settings.disk_reserve_bytes),
         own_content=lambda job: own_content(settings.url, database, store, job.project_id),
         max_upload_bytes=max_bytes,
         publisher=Publisher(data, read_templates(settings.templates or data / "templates"), Registry(database), settings.controlnet),

@@ -62,9 +62,12 @@ class Janitor:
         """Delete what is too old; what that was. `dry_run`: only say so."""
         told = []
         for removal in self._removals():
-            if not dry_run:
-                removal.act()
-            told.append(removal.what)
+            try:
+                if not dry_run:
+                    removal.act()
+                told.append(removal.what)
+            except Exception:  # gone already, or the database finds no room: what else can be deleted may make some
+                log.exception("could not be deleted: %s", removal.what)
         if not dry_run:
             self._forget()
         return told

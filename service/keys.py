@@ -7,11 +7,13 @@ import hmac
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from service.database.engine import Database
@@ -147,7 +149,7 @@ class Keys:
 
     def note_use(self, caller: Caller) -> None:
         """That the key was used now; apart from asking for it, as writing may have to wait."""
-        with self._database.writing() as session:
+        with suppress(OperationalError), self._database.writing() as session:  # a disk that is full locks nobody out
             session.execute(update(ApiKey).where(ApiKey.id == caller.key_id).values(last_used_at=self._clock()))
         self._known.pop(caller.key_id, None)
 

@@ -12,6 +12,11 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from service.storage.space import DiskFull, means_full
+
+RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,15 @@ def of_validation(error: RequestValidationError) -> Problem:
         place = [str(part) for part in found["loc"] if part not in ("body", "query", "path", "header")]
         mistakes.append(FieldMistake(".".join(place) or str(found["loc"][0]), str(found["msg"])))
     return invalid(mistakes)
+
+
+def of_outage(error: BaseException) -> Problem | None:
+    """What neither the client nor the service can help: a disk that is full, a database that is away. None: it is something else."""
+    if means_full(error):
+        return Problem(507, "Disk full", str(DiskFull()))
+    if isinstance(error, OperationalError | InterfaceError):
+        return Problem(503, "Database unavailable", "the database does not answer; try again in a moment", retry_after=RETRY_SECONDS)
+    return None
 
 
 def of_status(status: int, detail: str | None) -> Problem:

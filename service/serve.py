@@ -24,9 +24,11 @@ from service.keys import FIRST_PROJECT
 from service.masking import MaskSecrets
 from service.services import Services
 from service.settings import ServiceSettings, read_settings
+from service.storage.space import means_full
 from service.training.first_models import EMBEDDED, write_first_models
 
 USER_MISTAKE = 2
+NO_ROOM = 1
 STOP_SECONDS = 5  # that requests get to end when the service stops; who follows a log would stay for ever
 
 
@@ -49,9 +51,14 @@ def main(argv: Sequence[str]) -> int:
     settings = dataclasses.replace(settings, port=listener.getsockname()[1])
     try:
         app = create_app(settings)
+        greet(app.state.services, app.state.background.executor.statement)
     except UserError as error:
         return tell(error)
-    greet(app.state.services, app.state.background.executor.statement)
+    except Exception as error:
+        if not means_full(error):
+            raise
+        print(f"error: the disk of {settings.data_dir}, or of the database, is full: make room, and start again", file=sys.stderr)
+        return NO_ROOM
     gc.collect()
     gc.freeze()  # what is there by now stays: to look through it for garbage takes 0.1 s, in which nobody is answered
     config = uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=STOP_SECONDS)

@@ -50,6 +50,7 @@ class ServiceSettings:
     store: str | None = option(None, "s3://bucket/prefix instead of files in data_dir. Keys come from AWS_* variables.")
     store_endpoint: str | None = option(None, "The address of an S3-compatible server that is not Amazon's.")
     max_upload_mib: int = option(2048, "The largest upload.", least=1)
+    disk_reserve_gib: float = option(1.0, "What uploads and results leave free on the disk: database and logs need it.", least=0)
     job_hours: float = option(24.0, "How long a job may run.", least=0.01)
     job_disk_gib: float = option(100.0, "How large a job's folder may grow.", least=0.1)
     cog_python: Path | None = option(None, "The Python of an environment with cog, for predictions; without it that of launch.py serve.")
@@ -74,6 +75,10 @@ class ServiceSettings:
         if self.database_url:
             return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
         return f"sqlite:///{self.data_dir / 'service.sqlite3'}"
+
+    @property
+    def disk_reserve_bytes(self) -> int:
+        return int(self.disk_reserve_gib * 2**30)
 
     @property
     def jobs_dir(self) -> Path:

@@ -2,13 +2,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
 
+from service.storage.space import DiskFull
+
 STOPPED_CODES = (130, 143)  # after SIGINT and SIGTERM
 USER_MISTAKE_CODE = 2
+DISK_FULL_CODE = 74  # of a runner that could not even say that it is there
 LOG_END_BYTES = 1 << 16
+LEAST_FREE_BYTES = 1 << 16  # with less, nothing can be written, nor can the job have told so
+DISK_FULL = str(DiskFull())
+NO_ROOM = (b"No space left on device", b"Disk quota exceeded", b"database or disk is full")
 NO_MEMORY = (b"OutOfMemoryError", b"CUDA out of memory", b"not enough memory: you tried to allocate", b"\nMemoryError")
 
 
@@ -29,8 +36,11 @@ def explanation(code: int, log: Path) -> str:
     """Why it ended with this code, in one line; empty for 0."""
     if code == 0:
         return ""
-    if any(text in end_of(log) for text in NO_MEMORY):
+    end = end_of(log)
+    if any(text in end for text in NO_MEMORY):
         return "memory is used up: a smaller batch or resolution, or a larger machine, would help"
+    if code not in STOPPED_CODES and (any(text in end for text in NO_ROOM) or not _has_room(log)):
+        return DISK_FULL
     if code == USER_MISTAKE_CODE:
         return "a mistake in what it was given: the end of its log says which"
     if code == 128 + 9:
@@ -38,6 +48,13 @@ def explanation(code: int, log: Path) -> str:
     with suppress(ValueError):
         return f"killed by {signal.Signals(code - 128).name}" if code > 128 else f"it failed with exit code {code}"
     return f"it failed with exit code {code}"
+
+
+def _has_room(log: Path) -> bool:
+    try:
+        return shutil.disk_usage(log.parent).free >= LEAST_FREE_BYTES
+    except OSError:
+        return True  # its folder is gone, which is another story
 
 
 def end_of(log: Path) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from service.executors import processes
 from service.executors.base import GRACE_SECONDS, Handle, Sandbox, Spec, Status
 from service.executors.devices import visible
+from service.executors.ending import DISK_FULL, DISK_FULL_CODE
 from service.executors.environment import inherited
 from service.executors.nodes import runner_command
 from service.executors.records import Record, record_of
@@ -64,18 +65,20 @@ class LocalExecutor:
             )
 
     def status(self, handle: Handle) -> Status:
-        failed = self._reap(handle)
+        code = self._reap(handle)
         known = self.adopt(handle)
         if known is not None:
             return known
-        if record_of(self._folder, handle).is_fresh() and not failed:
+        if code:
+            return Status("lost", reason=DISK_FULL if code == DISK_FULL_CODE else "its runner could not start")
+        if record_of(self._folder, handle).is_fresh():
             return Status("waiting")
-        return Status("lost", reason="its runner could not start" if failed else "it was never started")
+        return Status("lost", reason="it was never started")
 
-    def _reap(self, handle: Handle) -> bool:
-        """Whether the runner that this process has started failed."""
+    def _reap(self, handle: Handle) -> int | None:
+        """The exit code of the runner, if this process has started it and it has ended."""
         runner = self._runners.get(handle)
-        return runner is not None and runner.poll() not in (None, 0)
+        return None if runner is None else runner.poll()
 
     def adopt(self, handle: Handle) -> Status | None:
         record = record_of(self._folder, handle)

@@ -1,4 +1,7 @@
-"""What is kept of each run in a folder of its own: spec.json, started.json, cancel.json, exit.json. Standard library only."""
+"""What is kept of each run in a folder of its own: spec.json, started.json, cancel.json, exit.json. Standard library only.
+
+cancel.json and exit.json have their places on the disk from the start: they can be written when the disk is full.
+"""
 from __future__ import annotations
 
 import json
@@ -9,7 +12,7 @@ from typing import Any
 
 from service.executors.base import GRACE_SECONDS, STOPPED_CODE, Handle, Limits, Spec, Status, checked
 
-RESERVED_BYTES = 4096  # exit.json has its place on the disk from the start: it can be written when the disk is full
+RESERVED_BYTES = 4096
 BEFORE_START = "canceled before it started"
 SECONDS_TO_START = 60.0  # after which what was asked to start, and did not, never will
 
@@ -22,7 +25,7 @@ class Record:
         self.started = folder / "started.json"
         self.errors = folder / "runner.log"  # what the runner itself complains of
         self._spec, self._exit = folder / "spec.json", folder / "exit.json"
-        self._cancel, self._reserved = folder / "cancel.json", folder / "exit.json.reserved"
+        self._cancel = folder / "cancel.json"
 
     # --- what is to run ---
 
@@ -30,6 +33,8 @@ class Record:
         """Keep what is to run: the first one to say it counts."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._spec.exists():
+            _reserve(self._exit)
+            _reserve(self._cancel)
             values = {**spec._asdict(), "limits": spec.limits._asdict()}
             write_json(self._spec, {name: _plain(value) for name, value in values.items()})
 
@@ -57,7 +62,6 @@ class Record:
             return False
         finally:
             own.unlink(missing_ok=True)
-        self._reserved.write_bytes(b" " * RESERVED_BYTES)
         return True
 
     def start(self) -> dict[str, Any] | None:
@@ -65,12 +69,7 @@ class Record:
         return read_json(self.started)
 
     def write_exit(self, status: Status) -> None:
-        facts = {**status._asdict(), "reason": status.reason[:500], "time": time.time()}
-        with self._reserved.open("r+b") as file:  # what is left of the reserved blanks does not trouble JSON
-            file.write(json.dumps(facts).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        self._reserved.replace(self._exit)
+        _write_in_place(self._exit, {**status._asdict(), "reason": status.reason[:500], "time": time.time()})
 
     def exit(self) -> Status | None:
         """How it ended."""
@@ -83,7 +82,7 @@ class Record:
         """The runner sees it within a moment; one that has not started will not run anything."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._cancel.exists():
-            write_json(self._cancel, {"grace": grace})
+            _write_in_place(self._cancel, {"grace": grace})
 
     def asked_to_end(self) -> float | None:
         """The seconds of grace, if somebody asked."""
@@ -126,6 +125,34 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _reserved(path: Path) -> Path:
+    return path.with_name(f"{path.name}.reserved")
+
+
+def _reserve(path: Path) -> None:
+    """Once: somebody may be writing there already."""
+    try:
+        with _reserved(path).open("xb") as file:
+            file.write(b" " * RESERVED_BYTES)
+    except FileExistsError:
+        return
+    except OSError:
+        _reserved(path).unlink(missing_ok=True)
+        raise
+
+
+def _write_in_place(path: Path, values: dict[str, Any]) -> None:
+    """Where room was reserved for it, else anew; what is left of the reserved blanks does not trouble JSON."""
+    try:
+        with _reserved(path).open("r+b") as file:
+            file.write(json.dumps(values).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        _reserved(path).replace(path)
+    except FileNotFoundError:  # nothing was, or somebody has just written the same
+        write_json(path, values)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

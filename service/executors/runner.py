@@ -20,13 +20,14 @@ if __package__ in (None, ""):  # started as a file: the folder of the project is
 from service.executors import processes
 from service.executors.base import GRACE_SECONDS, STOPPED_CODE, Spec, State, Status
 from service.executors.child import Child
-from service.executors.ending import USER_MISTAKE_CODE, exit_code_of, explanation
+from service.executors.ending import DISK_FULL, DISK_FULL_CODE, USER_MISTAKE_CODE, exit_code_of, explanation
 from service.executors.environment import STATUS_FILE, environment_of
 from service.executors.nodes import on_all_nodes, on_this_node
 from service.executors.output import open_log
 from service.executors.records import BEFORE_START, Record
 from service.executors.sandbox import SandboxMissing, is_used, wrapped
 from service.executors.temporary import temporary_folder
+from service.storage.space import means_full
 
 TICK_SECONDS = 0.2  # so soon it is seen that somebody asked to end
 FOLDER_CHECK_SECONDS = 30.0
@@ -114,8 +115,11 @@ def main(arguments: list[str]) -> int:
     if arguments[1:] == ["node"]:
         return run_here(record, spec, supervisor, STDOUT)[0]
     me = {"pid": os.getpid(), "start": processes.start_of(os.getpid()), "boot_id": processes.boot_id()}
-    if not record.claim(**me, node=node, time=time.time()):
-        return 0  # another runner has it
+    try:
+        if not record.claim(**me, node=node, time=time.time()):
+            return 0  # another runner has it
+    except OSError as error:
+        return DISK_FULL_CODE if means_full(error) else NOT_STARTED_CODE
     code, reason = run(record, spec, supervisor)
     state: State = "lost" if reason == INTERRUPTED and code != 0 else "ended"
     record.write_exit(Status(state, code, reason or explanation(code, spec.log), node))
@@ -130,7 +134,7 @@ def run(record: Record, spec: Spec, supervisor: Supervisor) -> tuple[int, str]:
         log = open_log(spec.log)
         return run_everywhere(record, spec, supervisor, log) if spec.nodes > 1 else run_here(record, spec, supervisor, log)
     except CANNOT_START as error:
-        return NOT_STARTED_CODE, f"it could not be started: {error}"
+        return NOT_STARTED_CODE, DISK_FULL if means_full(error) else f"it could not be started: {error}"
 
 
 def run_everywhere(record: Record, spec: Spec, supervisor: Supervisor, log: int) -> tuple[int, str]:

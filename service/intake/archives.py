@@ -12,7 +12,7 @@ from service.intake.pictures import BadPicture, PictureChecker, PictureLimits
 from service.intake.zip_directory import Entry
 from service.intake.zip_names import BadArchive
 from service.intake.zip_reader import ZipLimits, ZipReader
-from service.storage.space import RESERVE_BYTES, need_room
+from service.storage.space import RESERVE_BYTES, full_is_told, need_room
 
 _SCRATCH = ".unpacking"
 
@@ -69,7 +69,7 @@ def unpack(
     """
     if classes is None:
         layout = replace(layout, classes=None)
-    with ZipReader(archive, limits.zip) as reader, _scratch_beside(instance) as scratch:
+    with full_is_told(), ZipReader(archive, limits.zip) as reader, _scratch_beside(instance) as scratch:
         with PictureChecker(limits.picture) as checker:
             found = _Unpacking(reader, checker, scratch, limits, progress).run(layout)
         _publish(scratch / "instance", instance)

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from service.intake.addresses import FetchFailed
 from service.intake.download import download
 from service.intake.target import FetchRules, Target
+from service.storage.space import full_is_told
 
 _BLOCK_BYTES = 1 << 16
 USUAL = FetchRules()
@@ -22,7 +23,7 @@ def fetch(url: str, destination: Path, rules: FetchRules = USUAL) -> None:
     """
     temporary = destination.with_name(f"{destination.name}.part")
     try:
-        with temporary.open("w+b") as file:
+        with full_is_told(), temporary.open("w+b") as file:
             target = Target(file, temporary.parent, rules)
             _fill(url, target)
             target.finish()

@@ -2,7 +2,8 @@
 
     python -m service.intake.picture_worker '{"max_pixels": 50000000, ...}'
 
-A line of JSON in ({"source", "destination"}), a line of JSON out ({"width", "height", "format"} or {"problem"}).
+A line of JSON in ({"source", "destination"}), a line of JSON out ({"width", "height", "format"} or {"problem"}, with "is_full"
+where the picture is not to blame, but the disk).
 """
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from service.storage.space import FULL
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _COMPRESSION = 1  # of 9: a few percent larger than the usual 6, and several times as fast
@@ -90,6 +93,8 @@ def answer(request: dict[str, str], limits: dict[str, Any]) -> dict[str, Any]:
     except Exception as problem:
         from PIL import Image
 
+        if isinstance(problem, OSError) and problem.errno in FULL:
+            return {"problem": "it cannot be written", "is_full": True}
         if isinstance(problem, Image.DecompressionBombWarning | Image.DecompressionBombError):
             return {"problem": f"it has more than {limits['max_pixels']} pixels"}
         return {"problem": "it is damaged, or no picture of the formats png, jpeg, webp and bmp"}

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from service.storage.space import DiskFull
+
 _ROOT = Path(__file__).resolve().parents[2]
 _PASSED_ON = ("PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "LANG", "LC_ALL")  # of the environment; it may hold secrets otherwise
 _START_SECONDS = 60
@@ -72,7 +74,7 @@ class PictureChecker:
         self._complaints.close()
 
     def rewrite(self, source: Path, destination: Path) -> Picture:
-        """Writes the picture's pixels to `destination` as a PNG. Raises BadPicture."""
+        """Writes the picture's pixels to `destination` as a PNG. Raises BadPicture, or DiskFull."""
         with source.open("rb") as file:
             kind = sniff(file.read(12))
         if kind is None:
@@ -83,6 +85,8 @@ class PictureChecker:
             problem = "it claims two formats at once"
         if not found or problem:
             destination.unlink(missing_ok=True)  # half of it may be there
+            if found and found.get("is_full"):
+                raise DiskFull
             raise BadPicture(problem)
         return Picture(found["width"], found["height"], found["format"])
 

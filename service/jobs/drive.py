@@ -13,6 +13,7 @@ from service.executors.base import Executor, ExecutorUnavailable, Status, handle
 from service.jobs.driving import Driver
 from service.jobs.stages import Stage, StageFailed, Stopped
 from service.jobs.states import BUILDING, CANCELED, FAILED, PREPARING, PUBLISHING, STAGES, SUCCEEDED, TRAINING
+from service.storage.space import DiskFull, means_full
 from service.webhooks.outbox import LOGS
 
 AFTER = {PREPARING: TRAINING, TRAINING: BUILDING, BUILDING: PUBLISHING, PUBLISHING: SUCCEEDED}
@@ -56,8 +57,7 @@ class Drive:
         except Exception as error:
             log.exception("job %s failed in %s", job.id, job.state)
             self._end_process(self._reload(job))
-            reason = f"the service made a mistake while {job.state} ({type(error).__name__}); its log says which"
-            changes, following = {"error": reason}, FAILED
+            changes, following = {"error": _reason(job, error)}, FAILED
         try:
             stage.leave(job)
         except Exception:  # nothing that the job needs
@@ -171,3 +171,9 @@ class Drive:
 
     def _is_canceled(self, job: Job) -> bool:
         return self._reload(job).cancel_requested_at is not None
+
+
+def _reason(job: Job, error: Exception) -> str:
+    if means_full(error):
+        return str(DiskFull())
+    return f"the service made a mistake while {job.state} ({type(error).__name__}); its log says which"

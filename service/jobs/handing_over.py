@@ -16,6 +16,7 @@ from service.jobs.stages import StageFailed, Stopped
 from service.jobs.states import BUILDING
 from service.jobs.workshop import InProcess, told_in, write_whole
 from service.masking import mask
+from service.storage.space import means_full
 
 ROOT = Path(__file__).resolve().parents[2]
 CONVERTER = "tools/attn_procs.py"
@@ -76,6 +77,8 @@ class Building(_Handing):
             folder.stage(BUILDING).mkdir(parents=True, exist_ok=True)
             write_whole(folder.stage(BUILDING) / WARNINGS, json.dumps(warnings))
         except OSError as error:
+            if means_full(error):  # which is told alike in all stages
+                raise
             raise StageFailed(f"the result could not be packed: {error.strerror}") from None
 
 

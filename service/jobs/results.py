@@ -33,12 +33,15 @@ def pack(folder: JobFolder, should_stop: Callable[[], bool]) -> None:
         return
     if packed.exists():
         return
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name, path in _contents(folder):
-            if should_stop():
-                raise Stopped
-            archive.write(path, name)
-    temporary.replace(packed)
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            for name, path in _contents(folder):
+                if should_stop():
+                    raise Stopped
+                archive.write(path, name)
+        temporary.replace(packed)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _contents(folder: JobFolder) -> Iterator[tuple[str, Path]]:

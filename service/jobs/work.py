@@ -14,7 +14,7 @@ from service.database.tables import Job
 from service.events import TrainingProgress
 from service.executors.base import Spec, Status
 from service.intake.addresses import FetchFailed
-from service.intake.archives import unpack
+from service.intake.archives import ArchiveLimits, unpack
 from service.intake.fetch import fetch
 from service.intake.layout import PLAIN, Layout
 from service.intake.zip_directory import BadArchive
@@ -24,7 +24,6 @@ from service.jobs.stages import Stage, StageFailed, Stopped, unless_stopped
 from service.jobs.states import BUILDING, PREPARING, PUBLISHING, TRAINING
 from service.jobs.workshop import InProcess, Workshop, told_in, write_whole
 from service.masking import mask
-from service.storage.space import DiskFull
 from service.storage.store import NoSuchObject, TooLarge
 from service.training.fields import BadInput
 from service.training.job_files import write_run
@@ -54,7 +53,7 @@ class Preparing(InProcess):
         if not done.exists():
             try:
                 self._prepare(job, folder, done, should_stop)
-            except (BadArchive, FetchFailed, DiskFull, TooLarge) as error:
+            except (BadArchive, FetchFailed, TooLarge) as error:
                 raise StageFailed(mask(str(error))) from None
         return None
 
@@ -72,12 +71,12 @@ class Preparing(InProcess):
             if should_stop():
                 raise Stopped
 
-        layout = LAYOUTS.get(job.api, PLAIN)
-        found = unpack(folder.archive, folder.instance_pictures, folder.class_pictures, layout=layout, progress=watch)
+        layout, limits = LAYOUTS.get(job.api, PLAIN), ArchiveLimits(reserve_bytes=self._workshop.rules.reserve_bytes)
+        found = unpack(folder.archive, folder.instance_pictures, folder.class_pictures, limits, layout, watch)
         classes, warnings = len(found.classes), list(found.warnings)
         if sources.get("class_data"):
             unless_stopped(lambda: self._get(job, None, sources["class_data"], folder.class_archive), should_stop)
-            apart = unpack(folder.class_archive, folder.class_pictures, None, progress=watch)
+            apart = unpack(folder.class_archive, folder.class_pictures, None, limits, progress=watch)
             classes, warnings = len(apart.instance), [*warnings, *apart.warnings]
         if self._workshop.trainer(job).is_ours:
             warnings += _further_warnings(self._workshop.resolved(job), classes)

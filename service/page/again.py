@@ -15,7 +15,7 @@ from service.jobs.work import LAYOUTS
 from service.keys import Caller
 from service.problems import Problem
 from service.services import Services
-from service.storage.space import DiskFull, need_room
+from service.storage.space import DiskFull, full_is_told, need_room
 from service.storage.store import NoSuchObject
 from service.training import from_console
 from service.training.job_folder import OUTPUT_NAME, JobFolder
@@ -36,7 +36,7 @@ def resume(services: Services, caller: Caller, job: Job) -> Job:
     )  # fmt: skip
     child = services.board.create(caller, new)
     try:
-        _copy_state(folder, services.workshop.folder(child))
+        _copy_state(folder, services.workshop.folder(child), services.settings.disk_reserve_bytes)
         if job.input_key is not None:
             copy_pictures(services, job, child)
     except Problem as problem:
@@ -45,13 +45,15 @@ def resume(services: Services, caller: Caller, job: Job) -> Job:
     return services.board.start(child.project_id, child.id)
 
 
-def _copy_state(source: JobFolder, destination: JobFolder) -> None:
+def _copy_state(source: JobFolder, destination: JobFolder, reserve_bytes: int) -> None:
     """What the trainer goes on from, and what it has told and drawn up to there."""
     try:
-        need_room(destination.root.parent, sum(path.stat().st_size for path in _files(source)))
-        for folder in _kept(source):
-            shutil.copytree(folder, destination.output / folder.name, dirs_exist_ok=True)
+        need_room(destination.root.parent, sum(path.stat().st_size for path in _files(source)), reserve_bytes)
+        with full_is_told():
+            for folder in _kept(source):
+                shutil.copytree(folder, destination.output / folder.name, dirs_exist_ok=True)
     except DiskFull as error:
+        shutil.rmtree(destination.root, ignore_errors=True)
         raise Problem(507, "Disk full", str(error)) from None
 
 

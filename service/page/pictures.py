@@ -26,7 +26,7 @@ from service.page.again import copy_pictures, input_key
 from service.page.training_facts import CONSOLE, is_draft
 from service.problems import FieldMistake, Problem, invalid, not_found
 from service.services import Services
-from service.storage.space import DiskFull, need_room
+from service.storage.space import DiskFull, full_is_told, need_room
 from service.storage.store import TooLarge
 from service.training.job_folder import JobFolder
 from service.views.taking import upload_limit
@@ -63,11 +63,12 @@ def draft_of(services: Services, caller: Caller, files: Sequence[UploadFile]) ->
     with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
         archive = Path(folder) / "input.zip"
         try:
-            need_room(Path(folder), 2 * sum(file.size or 0 for file in files))
-            _gather(files, archive)
+            need_room(Path(folder), 2 * sum(file.size or 0 for file in files), services.settings.disk_reserve_bytes)
+            with full_is_told():
+                _gather(files, archive)
             if archive.stat().st_size > upload_limit(services):
                 raise TooLarge(upload_limit(services))
-            facts = _look(archive, Path(folder))
+            facts = _look(services, archive, Path(folder))
             return _keep(services, caller, archive, Path(folder) / "preview", facts)
         except BadArchive as error:
             raise invalid([FieldMistake(FIELD, str(error))]) from None
@@ -86,7 +87,7 @@ def draft_with_pictures_of(services: Services, caller: Caller, job: Job) -> Job:
         with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
             archive = Path(folder) / "input.zip"
             services.store.download(input_key(draft.id), archive)
-            facts = _look(archive, Path(folder))
+            facts = _look(services, archive, Path(folder))
             _put_preview(services.workshop.folder(draft), Path(folder) / "preview", facts)
     except BadArchive as error:
         services.board.cancel(draft.project_id, draft.id, "the service: its pictures cannot be read")
@@ -158,9 +159,9 @@ def plain_name(name: str, number: int) -> str:
     return f"{path.stem.encode()[:150].decode(errors='ignore')}{ending.encode()[:20].decode(errors='ignore')}"
 
 
-def _look(archive: Path, folder: Path) -> dict[str, Any]:
+def _look(services: Services, archive: Path, folder: Path) -> dict[str, Any]:
     """Small copies of the pictures under folder/preview, and what there is to say of each."""
-    limits = ArchiveLimits(picture=PictureLimits(largest_side=PREVIEW_SIDE))
+    limits = ArchiveLimits(picture=PictureLimits(largest_side=PREVIEW_SIDE), reserve_bytes=services.settings.disk_reserve_bytes)
     preview = folder / "preview"
     found = unpack(archive, preview / "instance", preview / "class", limits)
     return {
@@ -192,16 +193,18 @@ def _keep(services: Services, caller: Caller, archive: Path, preview: Path, fact
     key = input_key(draft.id)
     try:
         services.store.save(key, archive)
+        _put_preview(services.workshop.folder(draft), preview, facts)
     except DiskFull:
+        services.store.delete(key)
         services.board.cancel(draft.project_id, draft.id, "the service: its disk is full")
         raise
-    _put_preview(services.workshop.folder(draft), preview, facts)
     services.board.mark_uploading(draft.project_id, draft.id, key)
     return services.board.get(draft.project_id, draft.id)
 
 
 def _put_preview(folder: JobFolder, preview: Path, facts: dict[str, Any]) -> None:
-    folder.root.mkdir(parents=True, exist_ok=True)
-    (preview / PREVIEW_FILE).write_text(json.dumps(facts), encoding="utf-8")
-    shutil.rmtree(folder.preview, ignore_errors=True)
-    shutil.move(preview, folder.preview)
+    with full_is_told():
+        folder.root.mkdir(parents=True, exist_ok=True)
+        (preview / PREVIEW_FILE).write_text(json.dumps(facts), encoding="utf-8")
+        shutil.rmtree(folder.preview, ignore_errors=True)
+        shutil.move(preview, folder.preview)

@@ -1,17 +1,15 @@
 """A file on its way into the store: counted and hashed as it comes, under a temporary name until it is whole and on the disk."""
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from service.storage.space import DiskFull, need_room
+from service.storage.space import full_is_told, need_room
 from service.storage.store import TooLarge
 
 _ROOM_IS_CHECKED_EVERY = 64 << 20  # bytes
@@ -24,11 +22,12 @@ class Incoming:
         """Raises TooLarge or DiskFull by what is announced already (0: nothing is)."""
         if announced_bytes > max_bytes:
             raise TooLarge(max_bytes)
-        folder.mkdir(parents=True, exist_ok=True)
         self._max_bytes, self._reserve_bytes, self._is_unpacked_later = max_bytes, reserve_bytes, is_unpacked_later
-        need_room(folder, announced_bytes + self._room_beside(announced_bytes), reserve_bytes)
         self._path = folder / uuid.uuid4().hex
-        self._file = self._path.open("xb")
+        with full_is_told():
+            folder.mkdir(parents=True, exist_ok=True)
+            need_room(folder, announced_bytes + self._room_beside(announced_bytes), reserve_bytes)
+            self._file = self._path.open("xb")
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._room_checked_at = 0
         self.size = 0
@@ -51,7 +50,7 @@ class Incoming:
             need_room(self._path.parent, self._room_beside(self.size), self._reserve_bytes)
             self._room_checked_at = self.size
         self._md5.update(data)
-        with _told_as_disk_full():
+        with full_is_told():
             self._file.write(data)
 
     def _room_beside(self, size: int) -> int:
@@ -60,27 +59,18 @@ class Incoming:
     def finish(self) -> str:
         """Flushes everything to the disk; the MD5 of the content in hex."""
         if not self._file.closed:
-            with _told_as_disk_full():
+            with full_is_told():
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
         return self._md5.hexdigest()
 
     def publish(self, place: Path) -> None:
-        """The finished file takes its name, which has to be free."""
-        self._path.replace(place)
+        """The finished file takes its name, which has to be free; its folder is made."""
+        with full_is_told():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._path.replace(place)
         flush_folder(place.parent)
-
-
-@contextmanager
-def _told_as_disk_full() -> Iterator[None]:
-    """Turns the errors of a full disk or quota into DiskFull."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull from error
-        raise
 
 
 def flush_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from service.storage.incoming import Incoming
 from service.storage.signing import BadToken, ExpiredToken, Grant, read, sign
-from service.storage.space import RESERVE_BYTES
+from service.storage.space import RESERVE_BYTES, full_is_told
 from service.storage.store import (
     LONGEST_GET_SECONDS,
     LONGEST_PUT_SECONDS,
@@ -92,7 +92,6 @@ class LocalStore:
             older = self._files(key)
             number = int(older[-1].name.partition("-")[0]) + 1 if older else 1
             try:
-                folder.mkdir(parents=True, exist_ok=True)
                 incoming.publish(folder / f"{number:08d}-{md5}")
                 break
             except FileNotFoundError:  # deleted in between
@@ -125,11 +124,14 @@ class LocalStore:
         raise NoSuchObject(key)
 
     def download(self, key: str, destination: Path) -> None:
-        with self.open(key) as source:
-            temporary = destination.with_name(f"{destination.name}.part")
-            with temporary.open("wb") as file:
-                shutil.copyfileobj(source, file, _BLOCK_BYTES)
-            temporary.replace(destination)
+        temporary = destination.with_name(f"{destination.name}.part")
+        try:
+            with self.open(key) as source, full_is_told():
+                with temporary.open("wb") as file:
+                    shutil.copyfileobj(source, file, _BLOCK_BYTES)
+                temporary.replace(destination)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def head(self, key: str) -> StoredObject | None:
         for _ in range(_ATTEMPTS):

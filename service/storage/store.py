@@ -49,13 +49,13 @@ class Store(Protocol):
         """What a client has put. Raises NoSuchObject, or TooLarge, after which the object is gone."""
 
     def save(self, key: str, source: Path) -> StoredObject:
-        """A copy of the file becomes the object."""
+        """A copy of the file becomes the object. Raises DiskFull."""
 
     def open(self, key: str) -> BinaryIO:
         """The content, to be read from the front. Raises NoSuchObject."""
 
     def download(self, key: str, destination: Path) -> None:
-        """Writes the content to a file, whole or not at all. Raises NoSuchObject."""
+        """Writes the content to a file, whole or not at all. Raises NoSuchObject or DiskFull."""
 
     def head(self, key: str) -> StoredObject | None:
         """What lies there, if anything."""

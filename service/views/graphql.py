@@ -16,7 +16,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext, ExecutionResult
 
 from service.keys import Reader
-from service.problems import Problem, route_with
+from service.problems import Problem, of_outage, route_with
 from service.services import Services, services_of
 from service.views.tiyaro import Asked, Mutation, Query
 
@@ -35,9 +35,10 @@ log = logging.getLogger("service")
 
 class _Schema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Mistakes of clients are theirs to read; ours belong into the log."""
+        """Mistakes of clients are theirs to read; what else goes wrong belongs into the log."""
         for error in errors:
-            if _problem_of(error) is None:
+            problem = _problem_of(error)
+            if problem is None or problem.status >= 500:
                 log.error("a resolver failed", exc_info=error.original_error)
 
 
@@ -109,7 +110,7 @@ def _error(error: GraphQLError) -> dict[str, Any]:
 
 
 def _problem_of(error: GraphQLError) -> Problem | None:
-    """What the client did wrong; None: we did."""
+    """What the client did wrong, or the service cannot help; None: we made a mistake."""
     original = error.original_error
     if isinstance(original, Problem):
         return original
@@ -117,4 +118,6 @@ def _problem_of(error: GraphQLError) -> Problem | None:
         return Problem(400, "Bad text", "this query has a text with a character that is none, such as NUL; leave it out")
     if isinstance(original, RecursionError):
         return Problem(400, "Bad query", "this query is nested too deeply")
+    if original is not None and (outage := of_outage(original)) is not None:
+        return outage
     return Problem(422, "Bad query", error.message) if original is None or isinstance(original, GraphQLError) else None

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, File, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from sqlalchemy import delete, select
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile as Part
 
 from service.database.tables import StoredFile
@@ -20,7 +21,6 @@ from service.jobs.pages import page_of
 from service.keys import Caller, Reader, Trainer
 from service.problems import Problem, not_found
 from service.services import Services, services_of
-from service.storage.space import DiskFull
 from service.views.replicate_pages import PAGE_ROWS, page_view
 
 router = APIRouter(prefix="/v1/files", tags=["Replicate"])
@@ -61,18 +61,19 @@ def _store(caller: Caller, services: Services, content: UploadFile, metadata: di
                 md5.update(block)
                 sha256.update(block)
                 file.write(block)
-        try:
-            stored = services.store.save(f"files/{file_id}", path)
-        except DiskFull as error:
-            raise Problem(507, "Disk full", str(error)) from None
+        stored = services.store.save(f"files/{file_id}", path)
     row = StoredFile(
         id=file_id, project_id=caller.project_id, name=(content.filename or "file")[:255],
         content_type=(content.content_type or "application/octet-stream")[:255], size=stored.size, etag=stored.etag,
         md5=md5.hexdigest(), sha256=sha256.hexdigest(), details=metadata, key=stored.key, created_at=now,
         expires_at=now + services.settings.keep_files_hours * 3600,
     )  # fmt: skip
-    with services.database.writing() as session:
-        session.add(row)
+    try:
+        with services.database.writing() as session:
+            session.add(row)
+    except SQLAlchemyError:
+        services.store.delete(stored.key)  # without its row, nobody would ever find it
+        raise
     return file_view(services, row)
 
 

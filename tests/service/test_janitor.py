@@ -1,6 +1,7 @@
 """What is too old goes, what is not stays, and a dry run deletes nothing."""
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,14 @@ def test_predictions_go_with_their_pictures(
     janitor.sweep()
     assert (services.predictions.find(caller.project_id, made.id) is not None) is kept
     assert (services.store.head(key) is not None) is kept
+
+
+def test_what_cannot_be_deleted_keeps_nothing_else(services: Services, caller: Caller, janitor: Janitor, tmp_path: Path) -> None:
+    """Another service may be faster, or the database find no room: whatever makes some counts."""
+    jobs = [job_of(services, caller, tmp_path, 91, "succeeded") for _ in range(2)]
+    folders = [JobFolder(services.settings.jobs_dir / job_id).root for job_id in jobs]
+    removals = list(janitor._folders())
+    shutil.rmtree(folders[0])
+    janitor._removals = lambda: iter(removals)  # type: ignore[method-assign]
+    assert janitor.sweep() == [f"logs and samples of job {jobs[1]}"]
+    assert not folders[1].exists()

@@ -3,17 +3,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from library.errors import UserError
 from service.executors.base import Status
 from service.executors.choose import make_executor, slots_of
-from service.executors.ending import exit_code_of, explanation
+from service.executors.ending import DISK_FULL, DISK_FULL_CODE, exit_code_of, explanation
 from service.executors.local import LocalExecutor
 from service.executors.nodes import MAIN_ADDRESS, on_this_node
 from service.settings import ServiceSettings
-from tests.service.executors.jobs import record, shell
+from tests.service.executors.jobs import local, record, shell
 
 ONE_OF_TWO = "--num_processes 4 --num_machines 2 --multi_gpu --mixed_precision no --dynamo_backend no"
 
@@ -65,13 +66,44 @@ def test_what_is_to_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_how_it_ended_can_be_written_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = record(tmp_path, shell(tmp_path, "true"))
-    own.folder.mkdir(parents=True)
+    spec = shell(tmp_path, "true")
+    own = record(tmp_path, spec)
+    own.write_spec(spec)
     assert own.claim(pid=1)
     occupied = sum(path.stat().st_size for path in own.folder.iterdir())
+    own.ask_to_end(2.5)
     own.write_exit(Status("ended", 3, "ü" * 5000, "here"))
     assert sum(path.stat().st_size for path in own.folder.iterdir()) == occupied
     assert own.exit() == ("ended", 3, "ü" * 500, "here")
+    assert own.asked_to_end() == 2.5
+
+
+def test_what_has_no_room_reserved_is_written_all_the_same(tmp_path: Path) -> None:
+    own = record(tmp_path, shell(tmp_path, "true"))
+    own.ask_to_end(1.0)  # before it was submitted
+    own.write_exit(Status("ended", 143, "canceled", "here"))
+    assert (own.asked_to_end(), own.exit()) == (1.0, ("ended", 143, "canceled", "here"))
+
+
+@pytest.mark.parametrize("told", [b"OSError: [Errno 28] No space left on device", b"OSError: [Errno 122] Disk quota exceeded"])
+def test_a_disk_that_is_full_is_told(told: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"begin\n" + told + b"\n")
+    assert explanation(1, log) == DISK_FULL
+    log.write_bytes(b"begin\n")  # it could not even say so
+    assert explanation(1, log) == "it failed with exit code 1"
+    monkeypatch.setattr("service.executors.ending.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert explanation(1, log) == DISK_FULL
+    assert explanation(143, log) == "killed by SIGTERM"  # it was asked to
+
+
+@pytest.mark.parametrize(("code", "reason"), [(DISK_FULL_CODE, DISK_FULL), (1, "its runner could not start")])
+def test_a_runner_that_could_not_begin_is_told(code: int, reason: str, tmp_path: Path) -> None:
+    spec, executor = shell(tmp_path, "true"), local(tmp_path)
+    record(tmp_path, spec).write_spec(spec)
+    assert executor.status(spec.handle).state == "waiting"
+    executor._runners[spec.handle] = SimpleNamespace(poll=lambda: code)  # type: ignore[assignment]
+    assert executor.status(spec.handle) == ("lost", None, reason, None)
 
 
 def test_the_settings_name_the_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from zip_making import picture_bytes
 
+from service.intake.picture_worker import answer
 from service.intake.pictures import USUAL, BadPicture, Picture, PictureChecker, sniff
+from service.storage.space import DiskFull
 
 SMALL = replace(USUAL, max_pixels=1_000_000)
 
@@ -184,3 +186,19 @@ def test_the_worker_has_none_of_our_secrets(tmp_path: Path, monkeypatch: pytest.
         checker.rewrite(tmp_path / "picture", tmp_path / "out.png")
         assert checker._worker is not None
         assert b"hidden" not in Path(f"/proc/{checker._worker.pid}/environ").read_bytes()
+
+
+def test_a_full_disk_is_no_fault_of_the_picture(rewrite, checker: PictureChecker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    source = tmp_path / "source"
+    source.write_bytes(picture_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        answered = answer({"source": str(source), "destination": str(tmp_path / "out.png")}, asdict(SMALL))
+        assert answered == {"problem": "it cannot be written", "is_full": True}
+        patch.setattr(PictureChecker, "_ask", lambda *_: answered)
+        with pytest.raises(DiskFull):
+            checker.rewrite(source, tmp_path / "out.png")
+    rewrite(picture_bytes())

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -177,12 +178,14 @@ def test_the_base_of_a_lora_is_a_folder(services: Services, workshop: Workshop, 
     assert "needs its base in Diffusers layout" in warning
 
 
-def test_a_disk_that_is_full_fails_the_job(workshop: Workshop, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("code", "told"), [(5, "could not be packed: Input/output error"), (28, "No space left on device")])
+def test_a_disk_that_takes_nothing_fails_the_job(code: int, told: str, workshop: Workshop, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes of one that is full is told alike of all stages, and not here."""
     job, _ = make("replicate", from_replicate.read, REPLICATE, destination="default/mine")
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def fails(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("service.jobs.handing_over.pack", full)
-    with pytest.raises(StageFailed, match="could not be packed: No space left"):
+    monkeypatch.setattr("service.jobs.handing_over.pack", fails)
+    with pytest.raises(OSError if code == 28 else StageFailed, match=told):
         Building(workshop).begin(job, lambda: False)

@@ -55,6 +55,6 @@ def test_what_a_trainer_package_packed_is_taken_as_it_is(folder: JobFolder) -> N
 def test_what_was_stopped_leaves_nothing_that_looks_whole(folder: JobFolder) -> None:
     with pytest.raises(Stopped):
         pack(folder, lambda: True)
-    assert result_files(folder) == []
+    assert list(folder.result.iterdir()) == []
     pack(folder, lambda: False)
     assert len(packed(folder)) == 5
