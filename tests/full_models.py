@@ -4,10 +4,10 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
 from library.families.clip import build_text_encoder
+from library.families.diffusers_models import AutoencoderKL, UNet2DConditionModel
 from library.families.sdxl_text import build_penultimate_encoder, build_pooled_encoder
 from library.types import Parts
 

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from library.families.clip import build_text_encoder
+from library.families.diffusers_models import AutoencoderKL, UNet2DConditionModel
 from library.families.sdxl_text import build_penultimate_encoder, build_pooled_encoder
 from library.families.tokenizers import VOCABULARY_FOLDER, load_tokenizer
 from library.types import Parts

@@ -15,11 +15,12 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from transformers import CLIPTextModelWithProjection
 
 from library.families.base import Layout
 from library.families.clip import build_text_encoder
+from library.families.diffusers_models import AutoencoderKL, UNet2DConditionModel
 from library.families.sd import StableDiffusion
 from library.families.sdxl import StableDiffusionXL
 from library.families.sdxl_text import build_penultimate_encoder, build_pooled_encoder

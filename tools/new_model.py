@@ -71,9 +71,9 @@ def new_model(options: NewModelOptions) -> None:
 def random_parts(options: NewModelOptions) -> Parts:
     """U-Net and text encoder with random weights, and the VAE, all in float32."""
     import torch
-    from diffusers import UNet2DConditionModel
 
     from library.families.clip import build_text_encoder
+    from library.families.diffusers_models import UNet2DConditionModel
     from library.families.loading import load_vae
 
     vae = load_vae(read_vae(options.vae, file_parts(V1)["vae"]), torch.float32, "cpu", full_precision=True)

@@ -45,7 +45,7 @@ def load_module(
 
 def load_unet(source: PartSource, sample_size: int, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
     """A UNet2DConditionModel. `sample_size`: side of the latents that it was made for, where its configuration does not tell."""
-    from diffusers import UNet2DConditionModel
+    from library.families.diffusers_models import UNet2DConditionModel
 
     def build(config: dict[str, Any]) -> nn.Module:
         made: Any = UNet2DConditionModel.from_config({"sample_size": sample_size, **config})
@@ -56,7 +56,7 @@ def load_unet(source: PartSource, sample_size: int, dtype: torch.dtype, device: 
 
 def load_vae(source: PartSource, dtype: torch.dtype, device: torch.device | str, full_precision: bool) -> nn.Module:
     """An AutoencoderKL; in fp32 where asked for."""
-    from diffusers import AutoencoderKL
+    from library.families.diffusers_models import AutoencoderKL
 
     return load_module(source, AutoencoderKL.from_config, torch.float32 if full_precision else dtype, device)
 
