@@ -97,9 +97,11 @@ def _read_in_order(path: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]
 def _unpickled_in_portions(path: Path, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
     """The same for pickles. Those of PyTorch before 1.6 cannot be mapped: they are read once, as a whole."""
     is_mapped = zipfile.is_zipfile(path)
-    sizes = {name: tensor.nbytes if is_mapped else 0 for name, tensor in _unpickled(path).items()}
-    for portion in _portions({name: size for name, size in sizes.items() if name in wanted}):
-        content = _unpickled(path)
+    content = _unpickled(path)
+    sizes = {name: tensor.nbytes if is_mapped else 0 for name, tensor in content.items() if name in wanted}
+    for number, portion in enumerate(_portions(sizes)):
+        if number:
+            content = _unpickled(path)  # again, for what was mapped counts as used memory until it is let go
         yield from ((name, content[name]) for name in portion)
 
 
