@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tests.as_script import become
+from tests.train.runs import WATCH, process_context
+
 ROOT = Path(__file__).resolve().parents[2]
-WATCH = Path(__file__).parent / "watch"
 MOST_SECONDS = 300
 
 
@@ -22,7 +24,7 @@ class Outcome:
     code: int
     said: str  # on stdout
     complained: str  # on stderr
-    watched: tuple[str, ...]  # lines of watch/sitecustomize.py
+    watched: tuple[str, ...]  # lines of tests/watch/sitecustomize.py
 
     @property
     def weights_read(self) -> set[str]:
@@ -40,7 +42,7 @@ class Processes:
     """Fresh interpreters, or children of one that has imported what is slow, which saves seconds for each."""
 
     def __init__(self) -> None:
-        self._servers: dict[Imported, subprocess.Popen[str]] = {}
+        self._without_torch: subprocess.Popen[str] | None = None
 
     def run(
         self,
@@ -58,8 +60,10 @@ class Processes:
             "stdout": str(folder / "stdout"),
             "stderr": str(folder / "stderr"),
         }
-        is_fresh = imported == "nothing" or not hasattr(os, "fork")
-        code = self._fresh(request) if is_fresh else self._forked(request, imported)
+        if imported == "nothing" or not hasattr(os, "fork"):
+            code = _fresh(request)
+        else:
+            code = _forked(request) if imported == "everything" else self._forked_without_torch(request)
         said, complained = ((folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         watched = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         for name in ("stdout", "stderr", "watched"):
@@ -67,30 +71,38 @@ class Processes:
         return Outcome(code, said, complained, tuple(watched))
 
     def close(self) -> None:
-        for server in self._servers.values():
-            server.communicate()  # the end of its input ends it
-        self._servers.clear()
+        if self._without_torch is not None:
+            self._without_torch.communicate()  # the end of its input ends it
 
-    def _fresh(self, request: dict) -> int:
-        with Path(request["stdout"]).open("wb") as stdout, Path(request["stderr"]).open("wb") as stderr:
-            command = [sys.executable, *request["command"]]
-            environment = _environment() | request["environment"]
-            return subprocess.run(
-                command, cwd=request["folder"], env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
-                timeout=MOST_SECONDS, check=False,
-            ).returncode  # fmt: skip
-
-    def _forked(self, request: dict, imported: Imported) -> int:
-        if imported not in self._servers:
-            command = [sys.executable, str(Path(__file__).with_name("fork_server.py")), imported]
-            self._servers[imported] = subprocess.Popen(
+    def _forked_without_torch(self, request: dict) -> int:
+        if self._without_torch is None:
+            command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+            self._without_torch = subprocess.Popen(
                 command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
             )
-        server = self._servers[imported]
+        server = self._without_torch
         assert server.stdin is not None and server.stdout is not None
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         return int(server.stdout.readline())
+
+
+def _forked(request: dict) -> int:
+    process = process_context().Process(target=become, kwargs=request)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _fresh(request: dict) -> int:
+    with Path(request["stdout"]).open("wb") as stdout, Path(request["stderr"]).open("wb") as stderr:
+        command = [sys.executable, *request["command"]]
+        environment = _environment() | request["environment"]
+        return subprocess.run(
+            command, cwd=request["folder"], env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+            timeout=MOST_SECONDS, check=False,
+        ).returncode  # fmt: skip
 
 
 def _environment() -> dict[str, str]:

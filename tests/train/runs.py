@@ -35,6 +35,7 @@ from tests.tiny_models import tiny_sd1_folder
 ROOT = Path(__file__).resolve().parents[2]
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows os.kill ends a process with any signal
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+WATCH = ROOT / "tests" / "watch"  # for whoever asks which weights are read: PYTHONPATH
 IMAGES = 5
 
 
@@ -196,8 +197,9 @@ def process_context() -> Any:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+    settings = {**ONE_THREAD, "PYTHONPATH": str(WATCH)}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         forkserver.ensure_running()
     finally:

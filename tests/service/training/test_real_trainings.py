@@ -1,11 +1,8 @@
-"""The files of a job, started as a person starts a training: it ends, and what is promised lies in the job's folder."""
+"""The files of a job, and the scripts that they are for: a training ends, and what is promised lies in the job's folder."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,8 +15,10 @@ from service.training.job_folder import JobFolder
 from service.training.models import BaseModel, Models
 from service.training.request import TrainingRequest
 from service.training.resolved import Machine, resolve
+from tests.as_script import become
 from tests.service.training.small_pictures import write_picture
 from tests.service.training.test_readers import CEREBRIUM, REPLICATE
+from tests.train.runs import process_context
 
 ROOT = Path(__file__).resolve().parents[3]
 BASE = "runwayml/stable-diffusion-v1-5"  # what clients ask for; the operator says what it is
@@ -34,12 +33,17 @@ def job(tmp_path) -> JobFolder:
     return folder
 
 
-def run(launch: Launch, folder: JobFolder) -> str:
-    environment = {**os.environ, **launch.environment, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / launch.script), *launch.arguments]
-    ended = subprocess.run(command, cwd=folder.root, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=500)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+def run(launch: Launch, folder: JobFolder) -> None:
+    """As the service does, but in a process that has imported what is slow."""
+    log = str(folder.root / "log")
+    request = {
+        "command": [str(ROOT / launch.script), *launch.arguments], "folder": str(folder.root),
+        "environment": dict(launch.environment), "stdout": log, "stderr": log,
+    }  # fmt: skip
+    process = process_context().Process(target=become, kwargs=request)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, Path(log).read_text(encoding="utf-8")
 
 
 def events(folder: JobFolder, kind: str) -> list[dict]:
