@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -11,14 +9,16 @@ import torch
 from library.families.clip import build_text_encoder
 from library.families.diffusers_models import AutoencoderKL, UNet2DConditionModel
 from library.families.sdxl_text import build_penultimate_encoder, build_pooled_encoder
-from library.families.tokenizers import VOCABULARY_FOLDER, load_tokenizer
+from library.families.tokenizers import load_tokenizer
 from library.types import Parts
+from tests.small_vocabulary import ENDS, LETTERS, entries_of_text, write_vocabulary
 from tests.tiny_models import (
     SD2_TEXT_CONFIG,
     SD2_UNET_CONFIG,
     SDXL_TEXT_CONFIG_2,
     SDXL_UNET_CONFIG,
     SDXL_VAE_CONFIG,
+    SIXTEEN_ATTENTIONS,
     TEXT_CONFIG,
     TWO_BLOCKS,
     UNET_CONFIG,
@@ -26,19 +26,10 @@ from tests.tiny_models import (
     save_folder,
 )  # fmt: skip
 
-LETTERS = 512  # the first entries of CLIP's vocabulary: each byte, inside a word and at its end
-BEGIN, END = LETTERS, LETTERS + 1
-OF_LETTERS = {"vocab_size": LETTERS + 2, "bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": END}
+OF_LETTERS = entries_of_text(LETTERS + len(ENDS))
 # The U-Net, the text encoder, and what the tokenizer is told.
 SD1 = (UNET_CONFIG, TEXT_CONFIG, {})
 SD2 = (SD2_UNET_CONFIG | {"attention_head_dim": 1}, SD2_TEXT_CONFIG, {"pad_token": "!"})
-# With as many cross-attentions as the full U-Net of SD 1 and 2: three blocks of two, the middle, three blocks of three.
-SIXTEEN_ATTENTIONS = {
-    "block_out_channels": (8, 8, 8),
-    "layers_per_block": 2,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3,
-    "up_block_types": ("CrossAttnUpBlock2D",) * 3,
-}
 SHORT_SDXL = {
     "block_out_channels": (8, 16),
     "layers_per_block": 1,
@@ -52,12 +43,13 @@ OBJECTIVES = {"sd1": "epsilon", "sd2": "epsilon", "sd2_v": "v_prediction", "sdxl
 
 def write_smallest(path: Path, name: str, sixteen_attentions: bool = False) -> Path:
     """The model of a name in OBJECTIVES; returns its folder. Its weights are always the same."""
-    vocabulary = _write_letters(path / "letters")
+    vocabulary = path / "letters"
+    write_vocabulary(vocabulary, ())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         parts = _sdxl(vocabulary) if name == "sdxl" else _sd(name, vocabulary, sixteen_attentions)
     pipeline = "StableDiffusionXLPipeline" if name == "sdxl" else "StableDiffusionPipeline"
-    save_folder(path, parts, pipeline, OBJECTIVES[name], vocabulary)
+    save_folder(path, parts, pipeline, OBJECTIVES[name])
     return path
 
 
@@ -79,16 +71,3 @@ def _sdxl(vocabulary: Path) -> Parts:
         [load_tokenizer(vocabulary), load_tokenizer(vocabulary, pad_token="!")],
         AutoencoderKL(**SDXL_VAE_CONFIG),
     )
-
-
-def _write_letters(folder: Path) -> Path:
-    """A vocabulary that is read in a moment; returns its folder."""
-    folder.mkdir(parents=True)
-    known = json.loads((VOCABULARY_FOLDER / "vocab.json").read_text(encoding="utf-8"))
-    letters = {entry: number for entry, number in known.items() if number < LETTERS}
-    ends = {"<|startoftext|>": BEGIN, "<|endoftext|>": END}
-    (folder / "vocab.json").write_text(json.dumps(letters | ends), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        shutil.copyfile(VOCABULARY_FOLDER / name, folder / name)
-    return folder

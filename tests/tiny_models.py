@@ -26,6 +26,7 @@ from library.families.sdxl import StableDiffusionXL
 from library.families.sdxl_text import build_penultimate_encoder, build_pooled_encoder
 from library.families.tokenizers import VOCABULARY_FOLDER, load_tokenizer
 from library.types import Parts
+from tests.small_vocabulary import entries_of_text, write_vocabulary
 
 # What a single file cannot tell (heads, groups) has the values that library/families/configs_sd.py assumes, so that the folder
 # and the single file are the same model.
@@ -43,6 +44,13 @@ TWO_BLOCKS = {
     "block_out_channels": (8, 16),
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+# With as many cross-attentions as the full U-Net of SD 1 and 2: three blocks of two, the middle, three blocks of three.
+SIXTEEN_ATTENTIONS = {
+    "block_out_channels": (8, 8, 8),
+    "layers_per_block": 2,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 3,
 }
 SD2_UNET_CONFIG = UNET_CONFIG | {"attention_head_dim": (1, 1, 1, 1), "use_linear_projection": True}
 SDXL_UNET_CONFIG = UNET_CONFIG | {
@@ -97,8 +105,8 @@ SCHEDULER_CONFIG = {
 def tiny_sd1_parts(seed: int = 0, layers_per_block: int = 1, short: bool = False) -> Parts:
     """The modules in fp32 on the CPU, frozen, in eval mode; the same seed gives the same weights; no global generator moves.
 
-    With 2 layers per block the U-Net has as many cross-attentions as the full model. A `short` one has two blocks instead of
-    four on each side, for runs in which it does not matter what the U-Net is.
+    With 2 layers per block the U-Net has as many cross-attentions as the full model. A `short` one has two or three blocks
+    instead of four on each side and knows few words, for runs in which it does not matter what the model is.
     """
     return _copy_of(_sd1_parts(seed, layers_per_block, short))
 
@@ -114,19 +122,32 @@ def tiny_sdxl_parts(seed: int = 0) -> Parts:
 
 
 def _copy_of(parts: Parts) -> Parts:
-    """Tokenizers are read again, which is quicker than to copy them."""
     unet, text_encoders, vae = copy.deepcopy((parts.unet, parts.text_encoders, parts.vae))
-    return Parts(unet, text_encoders, [load_tokenizer(pad_token=one.pad_token) for one in parts.tokenizers], vae)
+    return Parts(unet, text_encoders, [read_again(tokenizer) for tokenizer in parts.tokenizers], vae)
+
+
+def read_again(tokenizer: Any) -> Any:
+    """As it is in its folder, without words that it has learned since; quicker than to copy it."""
+    return load_tokenizer(Path(tokenizer.name_or_path), pad_token=tokenizer.pad_token)
 
 
 @cache
 def _sd1_parts(seed: int, layers_per_block: int, short: bool) -> Parts:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(**UNET_CONFIG | {"layers_per_block": layers_per_block} | (TWO_BLOCKS if short else {}))
-        text_encoder = build_text_encoder(TEXT_CONFIG)
+        blocks = (TWO_BLOCKS if layers_per_block == 1 else SIXTEEN_ATTENTIONS) if short else {}
+        unet = UNet2DConditionModel(**UNET_CONFIG | {"layers_per_block": layers_per_block} | blocks)
+        vocabulary, entries = _few_words() if short else (VOCABULARY_FOLDER, {})
+        text_encoder = build_text_encoder(TEXT_CONFIG | entries)
         vae = AutoencoderKL(**VAE_CONFIG)
-    return _frozen(Parts(unet, [text_encoder], [load_tokenizer()], vae))
+    return _frozen(Parts(unet, [text_encoder], [load_tokenizer(vocabulary)], vae))
+
+
+@cache
+def _few_words() -> tuple[Path, dict[str, int]]:
+    """The folder of a small vocabulary, and what a text encoder is told of it."""
+    folder = Path(_written_before().name) / "few-words"
+    return folder, entries_of_text(write_vocabulary(folder))
 
 
 @cache
@@ -193,10 +214,8 @@ def _written(path: Path, name: str, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def save_folder(
-    path: Path, parts: Parts, pipeline: str, prediction_type: str = "epsilon", vocabulary: Path = VOCABULARY_FOLDER
-) -> None:
-    """A Diffusers folder, with the libraries' own means, not with ours; `vocabulary`: the files of its tokenizers."""
+def save_folder(path: Path, parts: Parts, pipeline: str, prediction_type: str = "epsilon") -> None:
+    """A Diffusers folder, with the libraries' own means, not with ours."""
     parts.unet.save_pretrained(path / "unet")
     parts.vae.save_pretrained(path / "vae")
     index: dict[str, Any] = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
@@ -206,7 +225,7 @@ def save_folder(
             model = CLIPTextModelWithProjection(encoder.text_model.config)
             model.load_state_dict(encoder.state_dict())
         model.save_pretrained(path / f"text_encoder{suffix}")
-        shutil.copytree(vocabulary, path / f"tokenizer{suffix}", dirs_exist_ok=True)
+        shutil.copytree(tokenizer.name_or_path, path / f"tokenizer{suffix}", dirs_exist_ok=True)
         _set_padding(path / f"tokenizer{suffix}", tokenizer.pad_token)
         index |= {
             f"text_encoder{suffix}": ["transformers", type(model).__name__],

@@ -37,9 +37,9 @@ def make_models(folder: Path) -> None:
     tiny_sd1_folder(folder / "other", seed=1, short=True)
     tiny_sd1_folder(folder / "whole")
     tiny_sd1_single_file(folder / "whole.safetensors")
-    tiny_sd1_folder(folder / "deep", layers_per_block=2)
-    tiny_sd1_folder(folder / "other-deep", seed=1, layers_per_block=2)
-    shutil.rmtree(tiny_sd1_folder(folder / "untold", short=True) / "tokenizer")
+    tiny_sd1_folder(folder / "deep", layers_per_block=2, short=True)
+    tiny_sd1_folder(folder / "other-deep", seed=1, layers_per_block=2, short=True)
+    shutil.rmtree(tiny_sd1_folder(folder / "untold") / "tokenizer")
     shutil.rmtree(tiny_sd1_folder(folder / "untold-deep", layers_per_block=2) / "tokenizer")
     tiny_sdxl_folder(folder / "sdxl")
 

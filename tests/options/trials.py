@@ -25,13 +25,13 @@ from library.config.load import Settings, load_settings
 from library.config.settings import options_for
 from library.families.sd import StableDiffusion
 from library.families.sdxl import StableDiffusionXL
-from library.families.tokenizers import EXCLAMATION_MARK, load_tokenizer
 from library.train.batches import make_batches
 from library.train.plan import Plan, make_plan
 from library.train.run import Run
 from library.train.signals import StopRequest
 from library.types import Batch, Parts
 from tests.options.material import WORD, make_data, make_models
+from tests.tiny_models import read_again
 
 ORDINARY: dict[str, Any] = {
     "pretrained_model_name_or_path": "{bench}/model",
@@ -120,13 +120,10 @@ class Bench:
                 self._loaded[key] = load(family, options, dtype, device)
             parts = self._loaded[key]
             unet, encoders, vae = copy.deepcopy([parts.unet, parts.text_encoders, parts.vae])
-            return Parts(unet, encoders, self._tokenizers(family.name) if self._learning else parts.tokenizers, vae)
+            tokenizers = [read_again(tokenizer) for tokenizer in parts.tokenizers] if self._learning else parts.tokenizers
+            return Parts(unet, encoders, tokenizers, vae)
 
         return remembered
-
-    def _tokenizers(self, family: str) -> list[Any]:
-        """New ones, for words to be added to."""
-        return [load_tokenizer(), load_tokenizer(pad_token=EXCLAMATION_MARK)] if family == "sdxl" else [load_tokenizer()]
 
     def _train_what_is_loaded(self) -> None:
         for script, name in LOADED.items():
