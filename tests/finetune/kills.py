@@ -105,7 +105,7 @@ def kill_everywhere(folder: Path, prepare: Callable[[Path], None], work: Callabl
 
 def main(folder: Path) -> None:
     os.chdir(folder)
-    tagger, model = wd_tagger(folder / "tagger"), tiny_sd1_folder(folder / "model")
+    tagger, model = wd_tagger(folder / "tagger"), tiny_sd1_folder(folder / "model", short=True)
     old = json.dumps({"red1.png": {"tags": "old", "caption": "old"}})
 
     def pictures(place: Path) -> None:
