@@ -24,7 +24,7 @@ OPTIONS = PreviewOptions(seed=1)
 
 @pytest.fixture(scope="module")
 def parts():
-    return tiny_sd1_parts()
+    return tiny_sd1_parts(short=True)
 
 
 @pytest.fixture(scope="module")
