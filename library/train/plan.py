@@ -89,7 +89,7 @@ class Plan:
         return planned_files(settings.saving, self.length, settings.validation.save_best, trained_files(settings))
 
     def memory_bytes(self) -> int:
-        """A rough lower bound of what the weights alone take; activations depend on resolution and batch size."""
+        """About what the weights alone take."""
         training = self.settings.training
         in_full = self.settings.script.method == "full" and not (training.full_fp16 or training.full_bf16)
         usual = BYTES_OF_DTYPE["no" if in_full else training.mixed_precision]
@@ -107,7 +107,8 @@ class Plan:
             *self.report.lines(),
             *(f"note: {note}" for note in self.notes),
             f"base model: {self.settings.model.pretrained_model_name_or_path} ({self.family.name}, {self.family.objective})",
-            f"memory: at least {readable_size(self.memory_bytes())} for {parameters / 1e6:.1f} M parameters, pictures on top",
+            f"memory: {readable_size(self.memory_bytes())} for the {parameters / 1e6:.1f} M parameters of the model; "
+            "what is trained takes more (gradients, optimizer), and so do pictures",
             f"batches per epoch: {self.batches_per_epoch}; optimizer steps per epoch: {length.steps_per_epoch}",
             f"steps: {length.first_step} to {length.last_step}, {length.epochs} epochs; seed {self.seed}",
             f"effective batch: {self.effective_batch} (batch x {self.world_size} processes x {accumulation} accumulated){beside}",
