@@ -68,9 +68,12 @@ def prepare_buckets_latents(options: PrepareBucketsOptions) -> None:
         _encode(tree, prepared, vae, options)
     except UserError as error:
         mistakes += error.messages
-    for record in prepared.records:
-        key = keys.key_of(Path(record.path), options.full_path)
-        entries.setdefault(key, {})["train_resolution"] = list(record.bucket)
+    bucket_of = {keys.key_of(Path(record.path), options.full_path): record.bucket for record in prepared.records}
+    new = [key for key in bucket_of if key not in entries]
+    if entries and new:
+        print(f"without a caption, as {options.in_json} had no entry for them: {len(new)} images, such as {new[0]}")
+    for key, bucket in bucket_of.items():
+        entries.setdefault(key, {})["train_resolution"] = list(bucket)
     write_metadata(out, entries)
     if mistakes:
         raise UserError(*shortened(mistakes, "bad images"))

@@ -30,8 +30,8 @@ NOT_MODELS = (
     ((".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".hada_w1", ".lokr_w1", "lora_unet_", "lora_te"), "a LoRA or the like"),
     (("emb_params", "string_to_param", "clip_l", "clip_g"), "a textual inversion embedding"),
     (("control_model.", "controlnet_cond_embedding."), "a ControlNet"),
-    (("down_blocks.0.", "time_embedding.linear_1."), "a UNet alone, in Diffusers layout: give the folder with model_index.json"),
     (("decoder.up.", "encoder.down.", "decoder.up_blocks."), "a VAE alone: it can be given with the option vae"),
+    (("down_blocks.0.", "time_embedding.linear_1."), "a UNet alone, in Diffusers layout: give the folder with model_index.json"),
     (("encoder.layers.0.",), "a text encoder alone"),
 )
 INPAINTING_CHANNELS = 9

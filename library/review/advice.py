@@ -64,7 +64,10 @@ def _on_captions(number: int, report: DatasetReport) -> Iterator[Advice]:
     captions = report.captions
     if captions.missing:
         finding = f"{_pictures(len(captions.missing))} without a caption"
-        remedy = "Write captions, set class_tokens, or see whether caption_extension is right: these are trained on the empty text."
+        remedy = (
+            "Write captions (into the metadata file, where there is one), set class_tokens, or see whether caption_extension is right: "
+            "these are trained on the empty text."
+        )
         yield Advice(True, number, "captions", finding, remedy)
     if captions.empty:
         remedy = "Fill them, or delete them so that class_tokens are used."

@@ -33,6 +33,10 @@ BASE_MODELS = [
         "model is a VAE", ("a VAE alone", "option vae"),
         "a.safetensors", bad_files.weights("encoder.down.0.block.0.conv1.weight"),
     ),
+    model(
+        "model is a VAE of Diffusers", ("a VAE alone", "option vae"),
+        "a.safetensors", bad_files.weights("encoder.down_blocks.0.conv.weight", "decoder.up_blocks.0.conv.weight"),
+    ),
     Case("folder is no model", ("{here}/data", "model_index.json"), config={MODEL: "{here}/data"}),
     model(
         "folder lacks weights", ("missing", "vae/ weights"),

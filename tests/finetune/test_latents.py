@@ -42,7 +42,7 @@ def prepare(folder: Path, model: Path, *flags: str, start: str = "{}") -> dict:
     return json.loads((folder.parent / "out.json").read_text(encoding="utf-8"))
 
 
-def test_latents_are_written_for_other_tools_to_read(folder: Path, model: Path) -> None:
+def test_latents_are_written_for_other_tools_to_read(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metadata = prepare(folder, model, "--batch_size", "2", start='{"a": {"caption": "c"}, "elsewhere/x": {"tags": "t"}}')
     assert metadata == {
         "a": {"caption": "c", "train_resolution": [128, 128]},
@@ -50,6 +50,7 @@ def test_latents_are_written_for_other_tools_to_read(folder: Path, model: Path) 
         "b.jpg": {"train_resolution": [128, 128]},
         "wide.png": {"train_resolution": [192, 64]},
     }
+    assert "had no entry for them: 2 images, such as b.jpg" in capsys.readouterr().out
     assert sorted(path.name for path in folder.glob("*.npz")) == [
         "a_0160x0160_sd.npz", "b_0160x0160_sd.npz", "wide_0240x0080_sd.npz",
     ]  # fmt: skip

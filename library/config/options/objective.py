@@ -18,7 +18,7 @@ class NoiseOptions:
     adaptive_noise_scale: float | None = option(
         None, "Add this times the mean of each latent channel to the noise offset. Needs noise_offset."
     )
-    multires_noise_iterations: int | None = option(None, "Add noise of this many coarser resolutions; 6 to 10 is usual, 0 is none.", least=0)
+    multires_noise_iterations: int | None = option(None, "Add noise of this many coarser resolutions: 6 to 10; 0 is none.", least=0)
     multires_noise_discount: float = option(0.3, "Strength of each coarser resolution relative to the one before.", least=0)
     ip_noise_gamma: float | None = option(
         None, "Disturb the model's input, not its target, by this much more noise; 0.1 is usual.", least=0
