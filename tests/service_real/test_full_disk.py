@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.storage.space import DiskFull
 from tests.service.executors.jobs import local, over, shell
 
 
@@ -24,7 +25,7 @@ def test_how_it_ended_is_known_all_the_same(small_disk: Path) -> None:
     script = "echo begin; cat /dev/zero > rest; echo end; exit 9"
     handle = executor.submit(shell(small_disk, script))
     status = over(executor, handle)
-    assert status[:3] == ("ended", 9, "it failed with exit code 9")
+    assert status[:3] == ("ended", 9, str(DiskFull()))
     assert executor.logs(handle).startswith(b"begin\n")
     assert local(small_disk).adopt(handle) == status
 
