@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from service.database.tables import Job, Prediction
 from service.jobs.pages import Conditions, page_of_several
 from service.keys import Caller, Reader, Trainer
+from service.packages.predictions import FINAL, STARTING
 from service.packages.registry import Registered
 from service.problems import FieldMistake, invalid, not_found
 from service.services import Services, services_of
@@ -97,8 +98,12 @@ async def _make(services: Services, caller: Caller, registered: Registered, body
     prediction = await run_in_threadpool(
         make_prediction, services, caller, registered, body.input, body.webhook, body.webhook_events_filter
     )
-    prediction = await when_done(services, prediction, seconds_to_wait(prefer))
-    return await run_in_threadpool(prediction_view, services, prediction)
+    seconds = seconds_to_wait(prefer)
+    prediction = await when_done(services, prediction, seconds)
+    view = await run_in_threadpool(prediction_view, services, prediction)
+    if seconds and prediction.state not in FINAL:
+        view["status"] = STARTING  # clients that wait take every other status for the end, and then find no output
+    return view
 
 
 def _training(services: Services, caller: Caller, training_id: str) -> Job:

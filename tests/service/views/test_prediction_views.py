@@ -12,9 +12,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.database.tables import Prediction
 from service.packages.registry import Registered
 from service.services import Services
 from service.settings import ServiceSettings
+from service.views import predictions
 from service.views.prediction_jobs import seconds_to_wait
 from tests.service.packages.fake_packages import register
 
@@ -99,6 +101,22 @@ def test_a_training_is_a_prediction_too(client: TestClient) -> None:
     assert [found["id"] for found in client.get("/v1/predictions").json()["results"]] == [training["id"]]
     assert client.post(f"/v1/predictions/{training['id']}/cancel").json()["status"] == "canceled"
     assert client.get("/v1/predictions/nothing").status_code == 404
+
+
+def test_who_has_waited_in_vain_is_told_that_it_starts(
+    client: TestClient, version: Registered, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicate's clients ask again after "starting" only: they take "processing" for an end without pictures."""
+    async def in_vain(services: Services, prediction: Prediction, seconds: float) -> Prediction:
+        assert seconds == 60
+        claimed = services.predictions.claim("somebody")
+        assert claimed is not None and claimed.state == "processing"
+        return claimed
+
+    monkeypatch.setattr(predictions, "when_done", in_vain)
+    body = {"version": version.version.id, "input": ASKED}
+    made = client.post("/v1/predictions", json=body, headers={"Prefer": "wait"}).json()
+    assert (made["status"], client.get(f"/v1/predictions/{made['id']}").json()["status"]) == ("starting", "processing")
 
 
 @pytest.mark.parametrize(
