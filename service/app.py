@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -16,10 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from service.background import Background
+from service.crashes import ToldCrashes
 from service.health import metrics
 from service.idempotency import IdempotentRequests
 from service.jobs import routes as jobs
-from service.limits import HEADERS, LimitedBodies, SafeHeaders
+from service.limits import LimitedBodies, SafeHeaders
 from service.page.routes import ROUTERS as PAGE_ROUTERS
 from service.problems import Problem, of_outage, of_status, of_validation, problem_response
 from service.services import Services, make_services, services_of
@@ -44,7 +44,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     predictions.router, tiyaro_models.router, model_cards.router,
     *PAGE_ROUTERS,
 )  # fmt: skip
-log = logging.getLogger("service")
 health = APIRouter(include_in_schema=False)
 
 
@@ -59,9 +58,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_exception_handler(HTTPException, _tell_status)
     app.add_exception_handler(DataError, _tell_text)
     app.add_exception_handler(UnicodeEncodeError, _tell_text)
-    app.add_exception_handler(Exception, _tell_crash)
     app.add_middleware(IdempotentRequests, services=services)
     app.add_middleware(LimitedBodies, services=services)
+    app.add_middleware(ToldCrashes)
     app.add_middleware(SafeHeaders)
     for router in (health, *ROUTERS):
         app.include_router(router)
@@ -99,14 +98,6 @@ def _tell_status(_request: Request, error: Exception) -> Response:
 def _tell_text(_request: Request, _error: Exception) -> Response:
     """NUL, or half of a character: neither database takes them all, and no name has them."""
     return problem_response(Problem(400, "Bad text", "this request has a text with a character that is none, such as NUL; leave it out"))
-
-
-def _tell_crash(request: Request, error: Exception) -> Response:
-    """Not the client's: the log has what happened, the answer only that it did."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    answer = problem_response(of_outage(error) or Problem(500, "Internal error", "the service made a mistake; its log says which"))
-    answer.headers.update(HEADERS)  # this answer is made outside of all middleware
-    return answer
 
 
 @health.get("/healthz")

@@ -67,4 +67,4 @@ def caller(services: Services, key: str) -> Caller:
 @pytest.fixture
 def client(app: FastAPI, key: str) -> TestClient:
     """Signs its requests. What works in the background does not run."""
-    return TestClient(app, headers={"Authorization": f"Bearer {key}"}, raise_server_exceptions=False)
+    return TestClient(app, headers={"Authorization": f"Bearer {key}"})

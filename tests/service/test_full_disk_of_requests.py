@@ -57,7 +57,7 @@ def test_a_database_without_room_is_told_and_can_be_read(app: FastAPI, caller: A
     services = app.state.services
     job_id = services.board.create(caller, NewJob("console")).id
     limit(services.database, pages_of(services.database))
-    client = TestClient(app, headers={"Authorization": key}, raise_server_exceptions=False)
+    client = TestClient(app, headers={"Authorization": key})
     answer = next(answer for answer in (model(client, number) for number in range(100)) if answer.status_code != 201)
     assert (answer.status_code, answer.json()["detail"]) == (507, TOLD)
     assert model(client, 200, **{"Idempotency-Key": "k" * 200}).status_code == 507

@@ -1,11 +1,12 @@
 """What every request meets: health, errors in one form, limits, idempotency."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, select
 
@@ -85,11 +86,27 @@ def test_text_that_no_database_takes_is_the_clients_mistake(text: str, client: T
     assert (answer.status_code, answer.json()["title"] if answer.status_code == 400 else answer.json()) in ((400, "Bad text"), (200, True))
 
 
-def test_a_crash_tells_nothing_of_the_inside(client: TestClient, calls: list[Any]) -> None:
-    answer = client.post("/crash")
+def test_a_crash_tells_nothing_of_the_inside(app: FastAPI, calls: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """The server never hears of it, as it would close the connection under the client's next request."""
+    answer = TestClient(app).post("/crash")
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    (told,) = [record for record in caplog.records if record.name == "service"]
+    assert told.getMessage() == "POST /crash failed" and told.exc_info and "secret" in str(told.exc_info[1])
+
+
+def test_half_an_answer_is_cut_off(app: FastAPI) -> None:
+    @app.get("/half")
+    def half() -> StreamingResponse:
+        def pieces() -> Iterator[str]:
+            yield "one"
+            raise KeyError("two")
+
+        return StreamingResponse(pieces())
+
+    with pytest.raises(KeyError):
+        TestClient(app).get("/half")
 
 
 def test_bodies_are_limited_with_and_without_a_length(client: TestClient, calls: list[Any]) -> None:

@@ -91,7 +91,7 @@ def open_shop(settings: ServiceSettings) -> Iterator[Shop]:
     app = create_app(dataclasses.replace(settings, cancel_grace_seconds=0.2, sandbox="never", running_jobs=2))
     keys = app.state.services.keys
     key = keys.create(keys.project("default"), "test")
-    with TestClient(app, headers={"Authorization": key}, raise_server_exceptions=False) as client:
+    with TestClient(app, headers={"Authorization": key}) as client:
         caller = keys.check(key)
         assert caller is not None
         yield Shop(app, client, caller)

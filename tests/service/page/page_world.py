@@ -21,7 +21,7 @@ INPUTS = {
 
 
 def sign_in(app: FastAPI, key: str) -> TestClient:
-    browser = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
+    browser = TestClient(app, follow_redirects=False)
     door = Page(browser.get("/login").text)
     assert browser.post("/login", data={"csrf": door.csrf(), "key": key, "next": "/trainings"}).status_code == 303
     return browser

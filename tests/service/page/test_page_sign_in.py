@@ -16,7 +16,7 @@ from service.services import Services
 
 @pytest.fixture
 def nobody(app: FastAPI) -> TestClient:
-    return TestClient(app, raise_server_exceptions=False, follow_redirects=False)
+    return TestClient(app, follow_redirects=False)
 
 
 def enter(browser: TestClient, key: str, **more: str):

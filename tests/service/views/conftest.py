@@ -28,7 +28,7 @@ def base_model(settings: ServiceSettings) -> str:
 def stranger(app, services: Services) -> TestClient:
     """Of another project."""
     key = services.keys.create(services.keys.project("other"), "other")
-    return TestClient(app, headers={"Authorization": f"Token {key}"}, raise_server_exceptions=False)
+    return TestClient(app, headers={"Authorization": f"Token {key}"})
 
 
 @pytest.fixture

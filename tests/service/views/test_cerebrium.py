@@ -35,7 +35,7 @@ training_args:
 @pytest.fixture
 def raw(app: FastAPI, key: str) -> TestClient:
     """With the raw key, and JSON that no header announces."""
-    return TestClient(app, headers={"Authorization": key, "ContentType": "application/json"}, raise_server_exceptions=False)
+    return TestClient(app, headers={"Authorization": key, "ContentType": "application/json"})
 
 
 def send(client: TestClient, path: str, body: Any, method: str = "POST") -> Any:

@@ -32,7 +32,7 @@ SENT = {
 @pytest.fixture
 def raw(app: FastAPI, key: str) -> TestClient:
     """With the raw key, as this API's clients send it."""
-    return TestClient(app, headers={"authorization": key}, raise_server_exceptions=False)
+    return TestClient(app, headers={"authorization": key})
 
 
 def ask(client: TestClient, query: str, **variables: Any) -> dict[str, Any]:
