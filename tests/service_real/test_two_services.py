@@ -48,6 +48,7 @@ def test_a_job_of_the_one_is_canceled_at_the_other(pair: Pair) -> None:
 def test_the_one_that_is_left_brings_the_training_of_a_killed_one_to_its_end(pair: Pair) -> None:
     job_id = pair.job(pair.services[0], "orphan", "wait")
     (process,) = pair.runs("orphan")
+    assert [status for status, _ in pair.told("orphan")] == ["processing"]  # one that is on its way as its sender dies comes twice
     (killed,) = [service for service in pair.services if pair.drives(service, job_id)]
     kill(pair, killed)
     wait_for(lambda: pair.drives(pair.services[0], job_id), 60, "the other one to take it over")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from service.webhooks.sender import LEASE_SECONDS
 from tests.service_real.postgresql_server import Server
 from tests.service_real.real_service import RealService, Receiver, archive_of_pictures, wait_for
 from tests.service_real.small_trainer import TRAINER, SmallTrainer
@@ -82,7 +83,7 @@ class Pair:
         """What has come to the webhook of this training, in order: state and message, when all that there is has come."""
         unsent = "SELECT 1 FROM outbox WHERE url = %s AND next_attempt_at IS NOT NULL"
         url = self.receiver.url(f"/{name}")
-        wait_for(lambda: not self.server.rows(unsent, url), 60, "webhooks to be sent")
+        wait_for(lambda: not self.server.rows(unsent, url), 2 * LEASE_SECONDS, "webhooks to be sent")
         found = [each for each in self.receiver.deliveries if each.path == f"/{name}"]
         return [(json.loads(each.body)["status"], each.headers["webhook-id"]) for each in found]
 
