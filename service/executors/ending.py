@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from contextlib import suppress
@@ -13,9 +14,12 @@ STOPPED_CODES = (130, 143)  # after SIGINT and SIGTERM
 USER_MISTAKE_CODE = 2
 DISK_FULL_CODE = 74  # of a runner that could not even say that it is there
 LOG_END_BYTES = 1 << 16
+LONGEST_QUOTE = 300
 LEAST_FREE_BYTES = 1 << 16  # with less, nothing can be written, nor can the job have told so
 DISK_FULL = str(DiskFull())
 NO_ROOM = (b"No space left on device", b"Disk quota exceeded", b"database or disk is full")
+OF_LAUNCHERS = b"CalledProcessError|ChildFailedError"  # say again what the training said
+RAISED = re.compile(rb"^(?:\[rank\d+\]: )?((?:\w+\.)*(?!" + OF_LAUNCHERS + rb")\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
 NO_MEMORY = (b"OutOfMemoryError", b"CUDA out of memory", b"not enough memory: you tried to allocate", b"\nMemoryError")
 
 
@@ -46,8 +50,11 @@ def explanation(code: int, log: Path) -> str:
     if code == 128 + 9:
         return "killed by SIGKILL, as the system does when memory is used up"
     with suppress(ValueError):
-        return f"killed by {signal.Signals(code - 128).name}" if code > 128 else f"it failed with exit code {code}"
-    return f"it failed with exit code {code}"
+        if code > 128:
+            return f"killed by {signal.Signals(code - 128).name}"
+    raised = RAISED.findall(end)
+    last = raised[-1].decode("utf-8", errors="replace").strip()[:LONGEST_QUOTE] if raised else ""
+    return f"it failed with exit code {code}" + (f": {last}" if last else "")
 
 
 def _has_room(log: Path) -> bool:

@@ -97,6 +97,19 @@ def test_a_disk_that_is_full_is_told(told: bytes, tmp_path: Path, monkeypatch: p
     assert explanation(143, log) == "killed by SIGTERM"  # it was asked to
 
 
+@pytest.mark.parametrize("launched", [False, True])
+def test_what_a_crash_raised_is_told(launched: bool, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "Traceback (most recent call last):\n  raise RuntimeError\nValueError: the first\n\nDuring handling of the above exception:\n"
+        "[rank0]: safetensors.SafetensorError: header too large\n"
+        + "Traceback (most recent call last):\nsubprocess.CalledProcessError: Command '[...]' returned non-zero exit status 1.\n" * launched,
+        encoding="utf-8",
+    )
+    assert explanation(1, log) == "it failed with exit code 1: safetensors.SafetensorError: header too large"
+    assert explanation(139, log) == "killed by SIGSEGV"
+
+
 @pytest.mark.parametrize(("code", "reason"), [(DISK_FULL_CODE, DISK_FULL), (1, "its runner could not start")])
 def test_a_runner_that_could_not_begin_is_told(code: int, reason: str, tmp_path: Path) -> None:
     spec, executor = shell(tmp_path, "true"), local(tmp_path)
