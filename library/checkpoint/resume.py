@@ -106,7 +106,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder} is not a complete state folder: it has no {STATE_FILE}") from None
+        raise UserError(f"{folder} is not a complete state folder: it has no {STATE_FILE}: resume from another") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / STATE_FILE} cannot be read ({error}): resume from another state folder") from error
     version = facts.get("version") if isinstance(facts, dict) else None
@@ -122,7 +122,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
 def _found(folder: Path, facts: dict[str, Any], skipped: tuple[str, ...] = ()) -> FoundState:
     problems = [problem for name, expected in facts["files"].items() if (problem := _file_problem(folder / name, expected))]
     if problems:
-        raise UserError(f"{folder} is not a complete state folder: {', '.join(problems)}")
+        raise UserError(f"{folder} is not a complete state folder: {', '.join(problems)}: resume from another")
     dataset = facts["dataset"]
     identity = RunIdentity(
         lineage=facts["run"],

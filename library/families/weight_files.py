@@ -165,7 +165,7 @@ def _check_safetensors_length(path: Path) -> None:
         if path.stat().st_size < header + 8:
             raise UserError(f"{path}: the file is cut off within its header: copy or download it again")
         return
-    hint = ""
+    hint = ": download it again, or name another file"
     if start[:2] == b"PK" or start[:1] == b"\x80":
         hint = ": it is a PyTorch pickle, give it a name that ends in .ckpt"
     elif start[:1] in (b"<", b"v"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ LAYERS = (
     "IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID",
     "OUT03", "OUT04", "OUT05", "OUT06", "OUT07", "OUT08", "OUT09", "OUT10", "OUT11",
 )  # fmt: skip
+log = logging.getLogger(__name__)
 
 
 class ExtendedEmbedding(nn.Module):
@@ -102,8 +104,13 @@ class NewWords:
     def _first_vectors(self, embedding: nn.Embedding, tokenizer: Any, number: int) -> Tensor:
         """[layers, words, d]: those of init_word, repeated or cut; without it, drawn like the vectors that are there."""
         matrix = embedding.weight.detach().float().cpu()
-        if self._options.init_word:
-            ids = tokenizer(self._options.init_word).input_ids[1:-1]
+        if init_word := (self._options.init_word or "").strip():
+            ids = tokenizer(init_word).input_ids[1:-1]
+            if len(ids) > len(self.words) and number == 0:
+                log.warning(
+                    'init_word "%s" is %d tokens, of which the first %d are used; num_vectors_per_token = %d would begin with all',
+                    init_word, len(ids), len(self.words), len(ids),
+                )  # fmt: skip
             first = matrix[[ids[index % len(ids)] for index in range(len(self.words))]]
         else:
             noise = torch.randn(len(self.words), matrix.shape[1], generator=torch_generator(self._seed, "new words", number))

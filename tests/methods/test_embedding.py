@@ -49,16 +49,26 @@ def test_the_word_begins_as_its_init_word(parts):
     assert torch.equal(encoded(parts), before)
 
 
-def test_init_words_are_repeated_or_cut(parts):
+def test_init_words_are_repeated_or_cut(parts, caplog):
     ids = parts.tokenizers[0]("frog cat").input_ids[1:-1]
     matrix = parts.text_encoders[0].text_model.embeddings.token_embedding.weight.clone()
     method = attached(parts, init_word="frog cat", num_vectors_per_token=3)
     assert torch.equal(method.modules()["words"][0][0], matrix[[ids[0], ids[1], ids[0]]])
+    assert not caplog.messages
+
+
+def test_init_words_that_do_not_fit_are_told(parts, caplog):
+    ids = parts.tokenizers[0]("frog cat on").input_ids[1:-1]
+    matrix = parts.text_encoders[0].text_model.embeddings.token_embedding.weight.clone()
+    method = attached(parts, init_word="frog cat on", num_vectors_per_token=2)
+    assert torch.equal(method.modules()["words"][0][0], matrix[ids[:2]])
+    (message,) = caplog.messages
+    assert message == 'init_word "frog cat on" is 3 tokens, of which the first 2 are used; num_vectors_per_token = 3 would begin with all'
 
 
 def test_without_an_init_word_vectors_are_drawn_from_the_seed(parts):
     first = attached(parts, init_word=None).modules()["words"][0]
-    again = attached(tiny_sd1_parts(), init_word=None).modules()["words"][0]
+    again = attached(tiny_sd1_parts(), init_word=" ").modules()["words"][0]
     assert torch.equal(first, again)
     assert first.std() > 0
 
