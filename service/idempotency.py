@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
+from collections.abc import Awaitable, Callable
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from sqlalchemy import delete, select
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -22,6 +25,8 @@ KEPT_SECONDS = 24 * 3600.0
 ABANDONED_SECONDS = 60.0  # a request with no answer after this was interrupted: the next one is done (and jobs are made once all the same)
 IN_MEMORY = 2**20  # bytes of a body
 LARGEST_ANSWER = 2**20  # a longer one is not kept, nor one that is no text
+
+log = logging.getLogger("service.idempotency")
 
 
 class IdempotentRequests:
@@ -49,9 +54,10 @@ class IdempotentRequests:
         earlier = await run_in_threadpool(self._begin, key_id, key, digest)
         if earlier is None:
             try:
-                await exchange.run()
+                await exchange.run(lambda: self._keep(key_id, key, exchange))
             finally:
-                await run_in_threadpool(self._end, key_id, key, exchange)
+                if not exchange.is_settled:
+                    await run_in_threadpool(self._end, key_id, key, exchange)
         elif earlier.request_digest != digest:
             detail = "this Idempotency-Key was sent with another request; take a new one for each request"
             await exchange.tell(Problem(422, "Idempotency-Key used before", detail))
@@ -60,6 +66,13 @@ class IdempotentRequests:
         else:
             answer = Response(earlier.body, earlier.status, {"Idempotent-Replayed": "true"}, earlier.content_type)
             await exchange.reply(answer)
+
+    async def _keep(self, key_id: str, key: str, exchange: _Exchange) -> None:
+        """What has been done is answered, also where the database cannot keep the answer."""
+        try:
+            await run_in_threadpool(self._end, key_id, key, exchange)
+        except SQLAlchemyError:
+            log.exception("the answer to an Idempotency-Key could not be kept: the same request is 409 for a while")
 
     def _begin(self, key_id: str, key: str, digest: str) -> IdempotencyRecord | None:
         """The record of an earlier request; None: this is the first one, and has its record now."""
@@ -98,9 +111,19 @@ class _Exchange:
         self.is_secret = False  # such as a new API key, which is shown once and stored nowhere
         self._body = b""
         self._is_complete = False
+        self.is_settled = False  # the answer was whole, and `run` has said so
 
-    async def run(self) -> None:
-        await self._app(self._scope, self._receive, self._noting)
+    async def run(self, when_whole: Callable[[], Awaitable[None]]) -> None:
+        """`when_whole` is awaited when the whole answer is known, before the client has the last of it: it may ask again at once."""
+
+        async def noting(message: Message) -> None:
+            self._note(message)
+            if self._is_complete and not self.is_settled:
+                await when_whole()
+                self.is_settled = True
+            await self._send(message)
+
+        await self._app(self._scope, self._receive, noting)
 
     async def reply(self, response: Response) -> None:
         await response(self._scope, self._receive, self._send)
@@ -117,16 +140,16 @@ class _Exchange:
         except UnicodeDecodeError:
             return None
 
-    async def _noting(self, message: Message) -> None:
+    def _note(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = Headers(raw=message["headers"])
             self.content_type = headers.get("content-type")
             self.is_secret = "no-store" in headers.get("cache-control", "")
-        elif message["type"] == "http.response.body" and len(self._body) <= LARGEST_ANSWER:
-            self._body += message.get("body", b"")
+        elif message["type"] == "http.response.body":
+            if len(self._body) <= LARGEST_ANSWER:
+                self._body += message.get("body", b"")
             self._is_complete = not message.get("more_body", False)
-        await self._send(message)
 
 
 async def _read_body(scope: Scope, receive: Receive, body: Any) -> str | None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, select
+from starlette.types import Message, Receive, Scope, Send
 
 from service.database.engine import Database
 from service.database.tables import IdempotencyRecord
@@ -151,6 +152,55 @@ def test_an_answer_that_must_not_be_stored_is_not(client: TestClient, app: FastA
     assert client.post("/secret", headers={"Idempotency-Key": "k"}).json() == "tadpole_key"
     with services.database.reading() as session:
         assert session.scalars(select(IdempotencyRecord)).all() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [("/echo", ['{"length":1,"call":1}']), ("/pieces?count=2", ["x" * 2**10]), ("/pieces?count=2100", []), ("/busy", [])],
+)
+def test_an_answer_is_kept_before_the_client_has_it(
+    path: str, kept: list[str], app: FastAPI, key: str, calls: list[Any], services: Services
+) -> None:
+    """And one that is not kept is forgotten by then: whoever asks again at once is not told that it is being worked on."""
+    @app.post("/pieces")
+    def pieces(count: int) -> StreamingResponse:
+        return StreamingResponse("x" * 512 for _ in range(count))
+
+    @app.post("/busy")
+    def busy() -> None:
+        raise Problem(503, "Busy", "busy", retry_after=1)
+
+    found: list[list[str | None]] = []
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                with services.database.reading() as session:
+                    found.append(list(session.scalars(select(IdempotencyRecord.body))))
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    client = TestClient(watched, headers={"Authorization": key, "Idempotency-Key": "k"})
+    answers = [client.post(path, content=b"a") for _ in range(2)]
+    assert found == [kept, kept]
+    assert answers[0].text == answers[1].text or not kept
+    assert [answer.headers.get("Idempotent-Replayed") for answer in answers] == [None, "true" if kept else None]
+
+
+def test_an_answer_that_cannot_be_kept_is_sent(
+    client: TestClient, app: FastAPI, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.post("/last")
+    def last() -> str:
+        services.database.close()
+        services.database = Database("postgresql+psycopg://127.0.0.1:1/nothing")
+        return "done"
+
+    answer = client.post("/last", headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, answer.json()) == (200, "done")
+    (told,) = [record for record in caplog.records if record.name == "service.idempotency"]
+    assert "could not be kept" in told.getMessage() and told.exc_info
 
 
 def test_keys_of_others_are_others(client: TestClient, calls: list[Any], services: Services) -> None:
