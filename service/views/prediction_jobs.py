@@ -23,6 +23,8 @@ from service.views.replicate_jobs import check_address, webhook_of
 
 WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*(\d{1,4}))?(?:$|[,;\s])")
 LONGEST_WAIT = 60.0  # seconds
+BEFORE_TIME = 1.0  # seconds: Replicate's client hangs up half a second after what it asked for, and has waited a moment already
+SHORTEST_WAIT = 0.5  # seconds
 ASK_SECONDS = 0.2
 
 
@@ -47,18 +49,19 @@ def make_prediction(
 
 
 def seconds_to_wait(prefer: str) -> float:
-    """What `Prefer: wait` or `wait=10` asks for; 0: it does not."""
+    """So long that the answer comes before `Prefer: wait` or `wait=10` is over; 0: it does not ask to wait."""
     found = WAIT.search(prefer)
     if found is None:
         return 0.0
-    return min(LONGEST_WAIT, max(1.0, float(found[1]))) if found[1] else LONGEST_WAIT
+    asked = min(LONGEST_WAIT, float(found[1])) if found[1] else LONGEST_WAIT
+    return max(SHORTEST_WAIT, asked - BEFORE_TIME)
 
 
 async def when_done(services: Services, prediction: Prediction, seconds: float) -> Prediction:
     """The prediction when it is over, or when so many seconds are; nothing is held up meanwhile."""
     deadline = time.monotonic() + seconds
-    while prediction.state not in FINAL and time.monotonic() < deadline:
-        await asyncio.sleep(ASK_SECONDS)
+    while prediction.state not in FINAL and (left := deadline - time.monotonic()) > 0:
+        await asyncio.sleep(min(ASK_SECONDS, left))
         found = await run_in_threadpool(services.predictions.find, prediction.project_id, prediction.id)
         if found is None:
             raise Problem(410, "Gone", "this prediction was deleted meanwhile")

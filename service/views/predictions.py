@@ -36,7 +36,7 @@ class NewOfVersion(NewOfModel):
 
 @router.post("/predictions", status_code=201)
 async def create(body: NewOfVersion, caller: Trainer, services: Given, prefer: Annotated[str, Header()] = "") -> dict[str, Any]:
-    """`version`: an id, owner/name:id, or owner/name for its newest. `Prefer: wait` answers when it is done, after 60 seconds at most."""
+    """`version`: an id, owner/name:id, or owner/name for its newest. `Prefer: wait` answers when it is done, within 60 seconds."""
     registered = await run_in_threadpool(find_version, services, caller, body.version)
     if registered is None:
         raise invalid([FieldMistake("version", f"there is no version {body.version[:200]}; write its id, or owner/name:id")])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from service.database.tables import Prediction
 from service.packages.registry import Registered
 from service.services import Services
 from service.settings import ServiceSettings
-from service.views import predictions
+from service.views import prediction_jobs, predictions
 from service.views.prediction_jobs import seconds_to_wait
 from tests.service.packages.fake_packages import register
 
@@ -108,7 +109,7 @@ def test_who_has_waited_in_vain_is_told_that_it_starts(
 ) -> None:
     """Replicate's clients ask again after "starting" only: they take "processing" for an end without pictures."""
     async def in_vain(services: Services, prediction: Prediction, seconds: float) -> Prediction:
-        assert seconds == 60
+        assert seconds == 59
         claimed = services.predictions.claim("somebody")
         assert claimed is not None and claimed.state == "processing"
         return claimed
@@ -121,10 +122,25 @@ def test_who_has_waited_in_vain_is_told_that_it_starts(
 
 @pytest.mark.parametrize(
     ("prefer", "seconds"),
-    [("", 0), ("wait", 60), ("wait=5", 5), ("wait=0", 1), ("wait=9999", 60), ("respond-async, wait=7", 7), ("respond-async", 0), ("waiting=3", 0)],
+    [("", 0), ("wait", 59), ("wait=5", 4), ("wait=1", 0.5), ("wait=0", 0.5), ("wait=9999", 59), ("respond-async, wait=7", 6), ("respond-async", 0), ("waiting=3", 0)],
 )
 def test_what_prefer_asks_for(prefer: str, seconds: float) -> None:
     assert seconds_to_wait(prefer) == seconds
+
+
+def test_who_waits_is_answered_in_time(client: TestClient, version: Registered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients hang up half a second after what they asked for: the last pause is as short as what is left."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(prediction_jobs, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(prediction_jobs, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(prediction_jobs, "time", SimpleNamespace(monotonic=lambda: sum(slept)))
+    body = {"version": version.version.id, "input": ASKED}
+    assert client.post("/v1/predictions", json=body, headers={"Prefer": "wait=2"}).json()["status"] == "starting"
+    assert slept == pytest.approx([0.3, 0.3, 0.3, 0.1])
 
 
 # --- with a package that is served ---
