@@ -65,20 +65,17 @@ class LocalExecutor:
             )
 
     def status(self, handle: Handle) -> Status:
-        code = self._reap(handle)
+        runner = self._runners.get(handle)
+        code = None if runner is None else runner.poll()  # before the record is read: what ends in between has left one
         known = self.adopt(handle)
         if known is not None:
             return known
         if code:
             return Status("lost", reason=DISK_FULL if code == DISK_FULL_CODE else "its runner could not start")
-        if record_of(self._folder, handle).is_fresh():
+        is_starting = runner is not None and code is None
+        if is_starting or record_of(self._folder, handle).is_fresh():
             return Status("waiting")
         return Status("lost", reason="it was never started")
-
-    def _reap(self, handle: Handle) -> int | None:
-        """The exit code of the runner, if this process has started it and it has ended."""
-        runner = self._runners.get(handle)
-        return None if runner is None else runner.poll()
 
     def adopt(self, handle: Handle) -> Status | None:
         record = record_of(self._folder, handle)

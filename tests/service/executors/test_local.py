@@ -145,6 +145,22 @@ def test_what_never_was_submitted_is_not_adopted(tmp_path: Path) -> None:
     assert over(executor, executor.submit(spec)).exit_code == 0
 
 
+def test_what_another_service_meant_to_start_long_ago_waits_for_its_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a second attempt would run beside it."""
+    executor, spec, go = local(tmp_path), shell(tmp_path, "exit 3"), tmp_path / "go"
+    slow = ["/bin/sh", "-c", 'while [ ! -e "$0" ]; do sleep 0.05; done; exec "$@"', str(go)]
+    monkeypatch.setattr("service.executors.local.runner_command", lambda folder: [*slow, *runner_command(folder)])
+    own = record(tmp_path, spec)
+    own.write_spec(spec._replace(sandbox="never"))  # and there the other service was killed
+    os.utime(own.folder / "spec.json", (0, 0))
+    handle = executor.submit(spec)
+    try:
+        assert executor.status(handle).state == "waiting"
+    finally:
+        go.touch()
+    assert over(executor, handle).exit_code == 3
+
+
 def test_after_a_reboot_a_job_is_lost(tmp_path: Path) -> None:
     executor, spec = local(tmp_path), shell(tmp_path, "sleep 1000")
     with running(executor, spec) as handle:
