@@ -19,6 +19,7 @@ KINDS = ("account", "container", "object")
 ACCESS_KEY, SECRET_KEY, REGION = "test:tester", "testing", "us-east-1"
 GLOBAL_CONFIG = Path("/etc/swift/swift.conf")  # the servers look nowhere else
 START_SECONDS = 90.0
+# The times are long, as nothing here makes good later what took longer: a listing would stay wrong, one disk has no other in reserve.
 STORAGE = """
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -28,6 +29,9 @@ user = root
 swift_dir = {folder}
 devices = {folder}/devices
 mount_check = false
+container_update_timeout = 60
+conn_timeout = 60
+node_timeout = 60
 [pipeline:main]
 pipeline = {kind}-server
 [app:{kind}-server]
@@ -45,6 +49,8 @@ pipeline = catch_errors gatekeeper healthcheck proxy-logging cache listing_forma
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+conn_timeout = 60
+node_timeout = 60
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:gatekeeper]

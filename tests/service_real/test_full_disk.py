@@ -22,7 +22,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_how_it_ended_is_known_all_the_same(small_disk: Path) -> None:
     executor = local(small_disk)
-    script = "echo begin; cat /dev/zero > rest; echo end; exit 9"
+    script = "echo begin; while [ ! -s ../log.txt ]; do sleep 0.02; done; cat /dev/zero > rest; echo end; exit 9"
     handle = executor.submit(shell(small_disk, script))
     status = over(executor, handle)
     assert status[:3] == ("ended", 9, str(DiskFull()))

@@ -1,6 +1,7 @@
 """A service whose disk fills up: what is uploaded, trained and packed then, and that all goes on when there is room. Needs to be root."""
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -31,10 +32,17 @@ class Disk:
     def leave(self, free_bytes: int) -> None:
         """So much is free from now on."""
         with self._filler.open("ab") as file:
-            size = file.tell() + shutil.disk_usage(self.folder).free - free_bytes
-            file.truncate(max(0, min(size, file.tell())))
-            if size > file.tell():
-                os.posix_fallocate(file.fileno(), 0, size)
+            size = file.tell()
+            file.truncate(max(0, min(size, size + self._free() - free_bytes)))
+            while (missing := self._free() - free_bytes) > 0:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + missing)
+                except OSError as error:  # the service has written something meanwhile
+                    if error.errno != errno.ENOSPC:
+                        raise
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self.folder).free
 
     def clear(self) -> None:
         self._filler.unlink(missing_ok=True)
@@ -112,7 +120,8 @@ def test_pictures_that_find_no_room_fail_the_job(service: RealService, disk: Dis
 def test_a_training_that_fills_the_disk_fails_and_says_so(service: RealService, disk: Disk, trainer: SmallTrainer, pictures: str) -> None:
     """To the last byte, so that the database finds no room either, and what it should have noted is noted as soon as there is some."""
     job_id = order(service, pictures, "filling", kind="wait", size=2 * DISK_MIB * MIB)
-    (process,) = wait_for(lambda: trainer.runs("filling"), 60, "the training to begin")
+    wait_for(lambda: "training of filling" in service.log(job_id), 60, "the training to begin")
+    (process,) = trainer.runs("filling")
     trainer.go("filling")
     wait_for(lambda: not psutil.pid_exists(process), 60, "the training to fail")
     assert service.get(f"/v1/jobs/{job_id}")["input"]["name"] == "filling"
@@ -140,6 +149,7 @@ def test_a_disk_without_any_room_stops_nothing_for_good(service: RealService, di
     jobs = {name: order(service, pictures, name, kind="wait") for name in ("canceled", "finished")}
     wait_for(lambda: trainer.runs("canceled") or trainer.runs("finished"), 60, "a training to begin")
     first, second = sorted(jobs, key=lambda name: not trainer.runs(name))
+    wait_for(lambda: f"training of {first}" in service.log(jobs[first]), 60, "its log to be written")
     disk.leave(0)
     models = ({"owner": "default", "name": f"m{number}", "description": "x" * 50_000} for number in range(100))
     refused = next(answer for answer in (service.post("/v1/models", model) for model in models) if answer.status_code != 201)

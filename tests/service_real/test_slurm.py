@@ -157,8 +157,8 @@ def test_a_job_whose_node_fails_is_lost(cluster: Cluster, executor: SlurmExecuto
 def test_while_slurm_does_not_answer_nothing_is_concluded(cluster: Cluster, executor: SlurmExecutor, tmp_path: Path) -> None:
     handle = executor.submit(job(tmp_path, "echo; while [ ! -e go ]; do sleep 0.1; done; exit 6", "down"))
     wait_for(lambda: is_running(executor, handle))
-    cluster.stop_controller()
     try:
+        cluster.stop_controller()
         with pytest.raises(ExecutorUnavailable):
             executor.status(handle)
     finally:

@@ -46,7 +46,7 @@ def store(swift: Swift, bucket: str) -> S3Store:
 def test_an_upload_as_the_documents_show_it(kind: str | None, store: S3Store, swift: Swift, bucket: str) -> None:
     content = CONTENT + str(kind).encode()
     headers = {"Content-Type": kind} if kind else {}
-    answer = httpx.put(store.put_url("jobs/1/input.zip", max_bytes=1000), content=content, headers=headers)
+    answer = httpx.put(store.put_url("jobs/1/input.zip", max_bytes=1000), content=content, headers=headers, timeout=60)
     assert answer.status_code == 200 and answer.headers["etag"] and answer.content == b""
     assert swift.listed(bucket) == {"tadpole/jobs/1/input.zip": len(content)} and swift.on_disk(content)
     assert store.uploaded("jobs/1/input.zip", max_bytes=1000).size == len(content)
@@ -56,7 +56,7 @@ def test_an_upload_as_the_documents_show_it(kind: str | None, store: S3Store, sw
 
 def test_a_chunked_upload_is_refused_or_whole(store: S3Store) -> None:
     """S3 wants a Content-Length; a server that takes chunks has to have all of them."""
-    answer = httpx.put(store.put_url("a", max_bytes=1000), content=iter([b"one", b"two"]))
+    answer = httpx.put(store.put_url("a", max_bytes=1000), content=iter([b"one", b"two"]), timeout=60)
     assert answer.status_code == 411 or (answer.status_code == 200 and store.uploaded("a", max_bytes=1000).size == 6)
 
 
@@ -64,27 +64,27 @@ def test_urls_are_for_one_thing_only(store: S3Store, swift: Swift, bucket: str) 
     url = store.put_url("jobs/1/input.zip", max_bytes=1000)
     assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == ["3600"]
     refused = {
-        "another key": httpx.put(url.replace("jobs/1/", "jobs/2/"), content=CONTENT),
-        "another bucket": httpx.put(url.replace(f"/{bucket}/", "/elsewhere/"), content=CONTENT),
-        "another method": httpx.get(url),
-        "another time": httpx.put(url.replace("X-Amz-Expires=3600", "X-Amz-Expires=7200"), content=CONTENT),
-        "another signature": httpx.put(url[:-1] + ("0" if url[-1] != "0" else "1"), content=CONTENT),
+        "another key": httpx.put(url.replace("jobs/1/", "jobs/2/"), content=CONTENT, timeout=60),
+        "another bucket": httpx.put(url.replace(f"/{bucket}/", "/elsewhere/"), content=CONTENT, timeout=60),
+        "another method": httpx.get(url, timeout=60),
+        "another time": httpx.put(url.replace("X-Amz-Expires=3600", "X-Amz-Expires=7200"), content=CONTENT, timeout=60),
+        "another signature": httpx.put(url[:-1] + ("0" if url[-1] != "0" else "1"), content=CONTENT, timeout=60),
     }
     assert {what: answer.status_code for what, answer in refused.items()} == dict.fromkeys(refused, 403)
-    assert httpx.put(url.partition("?")[0], content=CONTENT).is_client_error  # which it does not take for S3 without a signature
+    assert httpx.put(url.partition("?")[0], content=CONTENT, timeout=60).is_client_error  # which it does not take for S3 without a signature
     assert swift.listed(bucket) == {}
 
 
 def test_urls_expire(store: S3Store, swift: Swift, bucket: str) -> None:
     put, get = store.put_url("a", max_bytes=1000, seconds=1), store.get_url("a", seconds=1)
-    late = wait_for(lambda: answer if (answer := httpx.get(get)).status_code == 403 else None, 30, "the URLs to expire")
-    answer = httpx.put(put, content=CONTENT)
+    late = wait_for(lambda: answer if (answer := httpx.get(get, timeout=60)).status_code == 403 else None, 30, "the URLs to expire")
+    answer = httpx.put(put, content=CONTENT, timeout=60)
     assert answer.status_code == 403 and b"expired" in answer.content and b"expired" in late.content
     assert swift.listed(bucket) == {}
 
 
 def test_what_is_too_long_does_not_stay(store: S3Store, swift: Swift, bucket: str) -> None:
-    assert httpx.put(store.put_url("a", max_bytes=10), content=b"x" * 11).status_code == 200  # a signed PUT has no limit
+    assert httpx.put(store.put_url("a", max_bytes=10), content=b"x" * 11, timeout=60).status_code == 200  # a signed PUT has no limit
     with pytest.raises(TooLarge):
         store.uploaded("a", max_bytes=10)
     assert swift.listed(bucket) == {}
@@ -93,10 +93,10 @@ def test_what_is_too_long_does_not_stay(store: S3Store, swift: Swift, bucket: st
 def test_a_download_has_its_name(store: S3Store, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(CONTENT)
     assert store.save("jobs/1/output.zip", tmp_path / "a").size == len(CONTENT)
-    answer = httpx.get(store.get_url("jobs/1/output.zip", seconds=60, file_name="my frög.zip"))
+    answer = httpx.get(store.get_url("jobs/1/output.zip", seconds=60, file_name="my frög.zip"), timeout=60)
     assert (answer.status_code, answer.content) == (200, CONTENT)
     assert answer.headers["content-disposition"].startswith("attachment")
-    ranged = httpx.get(store.get_url("jobs/1/output.zip", seconds=60), headers={"Range": "bytes=0-1"})
+    ranged = httpx.get(store.get_url("jobs/1/output.zip", seconds=60), headers={"Range": "bytes=0-1"}, timeout=60)
     assert (ranged.status_code, ranged.content) == (206, CONTENT[:2])
 
 

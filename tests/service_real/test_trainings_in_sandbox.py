@@ -34,7 +34,7 @@ def test_canceled_it_saves(tmp_path: Path, processes: int) -> None:
     executor, workshop = local(tmp_path, "always"), make_workshop(tmp_path / "job", max_train_steps=100_000)
     with running(executor, training(tmp_path, workshop, processes)) as handle:
         wait_for(lambda: any(event["event"] == "step" for event in workshop.events("lora")) or executor.status(handle).exit_code)
-        executor.cancel(handle, grace=120)
+        executor.cancel(handle, grace=500)
         status = over(executor, handle)
         assert status[:3] == ("ended", 143, "canceled"), executor.logs(handle).decode()
         assert list(workshop.output("lora").glob("toad-*-state"))

@@ -1,7 +1,6 @@
 """Jobs of a few lines of shell, and waiting for what becomes of them."""
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +9,10 @@ from typing import Any
 
 from service.executors.base import Executor, Sandbox, Spec, Status
 from service.executors.local import LocalExecutor
+from service.executors.processes import start_of
 from service.executors.records import Record
 
-PATIENCE_SECONDS = 120.0  # a machine may be busy; nothing waits that long where all is well
+PATIENCE_SECONDS = 540.0  # a machine may be slow and busy; nothing waits that long where all is well
 
 
 def shell(folder: Path, script: str, **more: Any) -> Spec:
@@ -60,11 +60,8 @@ def pid_in(path: Path) -> int:
 
 
 def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    """Or waits to be reaped."""
+    return start_of(pid) is None
 
 
 @contextmanager

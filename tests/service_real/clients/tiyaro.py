@@ -47,9 +47,11 @@ def train(ask: Ask, asked: dict[str, Any]) -> dict[str, Any]:
     assert again == job_id
     seen, now = [], ask(status)["getJobStatus"]
     while now["statusEnum"] == "running":
-        seen.append(len(ask(models)[trained]))
+        found = len(ask(models)[trained])
         time.sleep(0.5)
         now = ask(status)["getJobStatus"]
+        if now["statusEnum"] == "running":  # else it may have ended before its models were asked for
+            seen.append(found)
     return {"job_id": job_id, "before": before, "models_meanwhile": sum(seen), "status": now}
 
 
