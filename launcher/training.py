@@ -43,20 +43,25 @@ def train(command: list[str], folder: Path | None = None) -> int:
     """Run a command of `accelerate_command` (in `folder`); the exit code of the training."""
     with tempfile.TemporaryDirectory(prefix="tadpole-") as temporary:
         status = Path(temporary, "status")
-        # A session of its own: a Ctrl-C in the terminal reaches this process only, which passes it on, once.
-        process = subprocess.Popen(
-            command, env={**os.environ, STATUS_FILE: str(status)}, cwd=folder, start_new_session=os.name != "nt"
-        )
         passed_on: list[int] = []
+        launched: list[int] = []
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
             passed_on.append(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-            send(passed_on[-1], read_status(status, "pid"), process.pid)
+            for pid in launched:
+                send(passed_on[-1], read_status(status, "pid"), pid)
 
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed; Windows has none
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # under nohup it stays ignored
                 signal.signal(number, pass_on)
+        # A session of its own: a Ctrl-C in the terminal reaches this process only, which passes it on, once.
+        process = subprocess.Popen(
+            command, env={**os.environ, STATUS_FILE: str(status)}, cwd=folder, start_new_session=os.name != "nt"
+        )
+        launched.append(process.pid)
+        for number in passed_on:  # while it was being started
+            send(number, [], process.pid)
         launcher_code = process.wait()
         pids = read_status(status, "pid")
         if len(read_status(status, "exit")) < len(pids):  # where the launcher died, the training may be saving yet

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 import psutil
@@ -61,6 +62,7 @@ class StopRequest:
             print(f"\n{name}: {self.answer}. Once more to leave at once.", file=sys.stderr, flush=True)
 
     def _watch_parent(self, parent: psutil.Process) -> None:
-        while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.5)
+        with suppress(psutil.NoSuchProcess):  # it went between two questions
+            while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.5)
         self.ask("the launcher has ended", 128 + signal.SIGTERM)

@@ -121,6 +121,21 @@ def test_a_signal_before_the_training_has_begun_ends_the_launcher(tmp_path: Path
 
 
 @posix_only
+def test_a_signal_while_the_launcher_is_started_is_passed_on(tmp_path: Path) -> None:
+    early = """
+        import signal, subprocess
+        start = subprocess.Popen
+        def interrupted(*given, **options):
+            signal.raise_signal(signal.SIGTERM)
+            return start(*given, **options)
+        subprocess.Popen = interrupted
+    """
+    sleeper = [sys.executable, "-c", "import threading; threading.Event().wait(60)"]
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(early) + textwrap.dedent(LAUNCH), *sleeper])
+    assert process.wait() == 143
+
+
+@posix_only
 @pytest.mark.parametrize("what", ["mistake", "signal"])
 def test_through_the_real_accelerate(script: Path, what: str) -> None:
     process = launch(accelerate_command(script, [what]))

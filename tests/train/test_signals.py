@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -66,6 +67,15 @@ def test_a_later_signal_leaves_at_once(request_, clock):
     with pytest.raises(Left) as left:
         signal.raise_signal(signal.SIGINT)
     assert left.value.args == (130,)
+
+
+def test_a_launcher_that_goes_between_two_questions_has_gone(clock):
+    parent = Mock()
+    parent.is_running.return_value = True
+    parent.status.side_effect = psutil.NoSuchProcess(1)
+    request = StopRequest()
+    request._watch_parent(parent)
+    assert (request.reason, request.exit_code) == ("the launcher has ended", 143)
 
 
 def test_the_first_reason_stays(clock):
