@@ -128,6 +128,7 @@ class _Watch:
     def __init__(self, seconds: float):
         self._timer = threading.Timer(seconds, self._cut)
         self._socket: socket.socket | None = None
+        self._is_over = False
 
     def __enter__(self) -> _Watch:
         self._timer.start()
@@ -140,8 +141,11 @@ class _Watch:
         """What httpx tells of a request."""
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             self._socket = details["return_value"].get_extra_info("socket")
+            if self._is_over:  # it was, before there was a connection
+                self._cut()
 
     def _cut(self) -> None:
+        self._is_over = True
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

@@ -4,10 +4,12 @@ from __future__ import annotations
 import base64
 import io
 import ipaddress
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -15,10 +17,12 @@ from scripted_server import CERTIFICATE, CERTIFIED_HOST, ScriptedServer, answer,
 from zip_making import Raw, zip_bytes
 
 from service.intake.addresses import AddressRules, FetchFailed, ForbiddenAddress
+from service.intake.download import _Watch
 from service.intake.fetch import fetch
 from service.intake.target import FetchRules
 from service.storage import space
 from service.storage.space import DiskFull
+from tests.service.waiting import wait_until
 
 ZIP = zip_bytes([Raw("1.png", bytes(range(256)) * 40, method=0)])
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
@@ -181,7 +185,7 @@ def test_a_server_that_stalls_is_left(place: Path, behaviour: Callable[..., None
     with serving(behaviour) as server:
         message = failure(place, url_of(server), rules_for(server, idle_seconds=0.1, retries=1))
         assert message == "the download failed 2 times; the last time the server sent nothing for 0.1 seconds"
-        assert len(server.requests) == 2
+        wait_until(lambda: len(server.requests) == 2)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +198,17 @@ def test_a_server_that_stalls_is_left(place: Path, behaviour: Callable[..., None
 def test_a_server_that_drips_is_left_when_the_time_is_over(place: Path, behaviour: Callable[..., None]) -> None:
     with serving(behaviour) as server:
         assert "longer than 0.3 seconds" in failure(place, url_of(server), rules_for(server, total_seconds=0.3))
+
+
+def test_a_connection_that_comes_when_the_time_is_over_is_cut() -> None:
+    ours, theirs = socket.socketpair()
+    stream = Mock()
+    stream.get_extra_info.return_value = ours
+    with ours, theirs, _Watch(60) as watch:
+        watch._cut()
+        watch.trace("connection.connect_tcp.complete", {"return_value": stream})
+        theirs.settimeout(20)
+        assert theirs.recv(1) == b""
 
 
 def test_headers_without_end_are_not_kept(place: Path) -> None:
