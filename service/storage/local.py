@@ -94,7 +94,7 @@ class LocalStore:
             try:
                 incoming.publish(folder / f"{number:08d}-{md5}")
                 break
-            except FileNotFoundError:  # deleted in between
+            except (FileNotFoundError, FileExistsError):  # the folder was deleted in between, or while it was made
                 if attempt == _ATTEMPTS - 1:
                     raise
         for file in older:

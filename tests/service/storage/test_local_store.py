@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,6 +181,19 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     assert store.sweep(3600) == 0 and store.sweep(-3600) == 1 and not left.exists()
 
 
+def test_a_folder_that_is_deleted_while_it_is_made_is_made_again(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, missing = Path.mkdir, [FileExistsError]
+
+    def mkdir(folder: Path, *given: object, **options: object) -> None:
+        if missing and folder.name == "b@":
+            raise missing.pop()  # what Python makes of it
+        make(folder, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    put(store, "a/b", b"content")
+    assert store.path("a/b").read_bytes() == b"content" and not missing
+
+
 def test_writers_deleters_and_readers_at_once(store: LocalStore, tmp_path: Path) -> None:
     """Whoever reads sees one whole content, and its own MD5."""
     mistakes: list[str] = []
@@ -201,11 +214,10 @@ def test_writers_deleters_and_readers_at_once(store: LocalStore, tmp_path: Path)
             if len(set(data)) != 1 or not Path(file.name).name.endswith(hashlib.md5(data).hexdigest()):
                 mistakes.append(file.name)
 
-    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"x", b"y")] + [threading.Thread(target=look)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as threads:
+        tasks = [*(threads.submit(write, letter) for letter in (b"x", b"y")), threads.submit(look)]
+    for task in tasks:
+        task.result()
     put(store, "a/b", b"last")
     assert mistakes == [] and store.path("a/b").read_bytes() == b"last"
     assert not list((tmp_path / "storage/incoming").iterdir())
