@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 from zip_making import picture_bytes
@@ -159,8 +160,10 @@ def test_a_picture_that_needs_too_much_memory_is_refused_and_the_next_one_is_not
 
 def test_a_worker_that_takes_too_long_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "picture").write_bytes(GOOD)
-    with PictureChecker(replace(USUAL, wall_seconds=0)) as checker, pytest.raises(BadPicture, match="memory or time"):
-        checker.rewrite(tmp_path / "picture", tmp_path / "out.png")
+    with PictureChecker(replace(USUAL, wall_seconds=0.1)) as checker:
+        psutil.Process(checker._start().pid).suspend()
+        with pytest.raises(BadPicture, match="memory or time"):
+            checker.rewrite(tmp_path / "picture", tmp_path / "out.png")
     with PictureChecker() as checker:
         checker.rewrite(tmp_path / "picture", tmp_path / "out.png")
         assert checker._worker is not None

@@ -127,10 +127,10 @@ def test_a_mistake_of_ours_ends_the_job_too(world: Worlds) -> None:
 
 
 def test_what_takes_long_is_left_when_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "ASK_SECONDS", 0.01)
     go = threading.Event()
     asked = iter([False, False, True])
-    with pytest.raises(Stopped):
+    with monkeypatch.context() as impatient, pytest.raises(Stopped):
+        impatient.setattr(stages, "ASK_SECONDS", 0.01)
         unless_stopped(lambda: go.wait(30) and None, lambda: next(asked))
     go.set()
     unless_stopped(lambda: None, lambda: True)

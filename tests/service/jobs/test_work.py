@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from job_shop import Shop, pictures
@@ -102,7 +104,7 @@ def test_jobs_of_others_are_not_shown(shop: Shop) -> None:
     shop.end(job_id)
 
 
-def test_own_files_are_read_without_the_network_and_only_by_their_project(shop: Shop, tmp_path: Path) -> None:
+def test_own_files_are_read_without_the_network_and_only_by_their_project(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "a.zip"
     source.write_bytes(pictures(4))
     shop.services.store.save("files/abc", source)
@@ -114,11 +116,12 @@ def test_own_files_are_read_without_the_network_and_only_by_their_project(shop: 
             )
         )  # fmt: skip
     url = f"{shop.services.settings.url}/v1/files/abc"
-    signed = shop.services.store.get_url("files/abc", seconds=60)
+    signed = shop.services.store.get_url("files/abc", seconds=3600)
     for address in (url, f"{url}/download?expiry=1", signed):
         wanted = NewJob("dreambooth", inputs={"kind": "pack", "instance_data": address}, details={"trainer_version": "toy-1"}, is_ready=True)
         job = shop.end(shop.services.board.create(shop.caller, wanted).id)
         assert (job.state, job.progress.get("pictures")) == (SUCCEEDED, 4)
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=socket.gaierror))  # to a stranger it is an address like others
     stranger = Caller(shop.services.keys.project("other"), "k", frozenset())
     job = shop.services.board.create(stranger, wanted)
     wait_until(lambda: shop.services.board.get(stranger.project_id, job.id).state in FINAL)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -108,10 +109,11 @@ def test_a_training_that_dies_while_nobody_looks_is_begun_again(place: Place) ->
     place.begin()
     wait_until(lambda: place.runs(job_id))
     place.kill()
-    for process in [psutil.Process(pid) for pid in place.living(job_id)]:
-        for each in (*process.parents()[:-1], process):
-            if "runner" in " ".join(_words(each)) or each == process:
-                each.kill()
+    living = [psutil.Process(pid) for pid in place.living(job_id)]
+    runners = {each for process in living for each in process.parents()[:-1] if "runner" in " ".join(_words(each))}
+    for each in (*runners, *living):
+        with suppress(psutil.NoSuchProcess):  # it went with its runner
+            each.kill()
     place.begin()
     wait_until(lambda: len(place.runs(job_id)) == 2)
     place.go(job_id)
