@@ -9,18 +9,23 @@ import anyio
 from anyio.to_thread import run_sync
 from markupsafe import escape
 
+from service.database.tables import Job
 from service.jobs.routes import log_of
 from service.jobs.states import FINAL
 from service.log_feed import KEEP_ALIVE_SECONDS
 from service.logs import READ_AT_ONCE
 from service.page.loss import LossFollower, as_columns, thinned
-from service.page.rendering import to_html
+from service.page.rendering import to_html, without_ages
+from service.page.sessions import Visit
 from service.page.training_facts import facts_of, gallery_of
 from service.services import Services
 from service.training.job_folder import JobFolder
 
 POLL_SECONDS = 1.0
-SAY, STATUS, SAMPLES, FILES, DELIVERIES, LOSS, LOG, END = "say", "status", "samples", "files", "deliveries", "loss", "log", "end"
+# What is pressed or has the focus is lost when its part is replaced. So STATUS and DELIVERIES, which have buttons, come when these change:
+# FIGURES, which change each second, stand beside them, and AGES ("3 min ago") are words that a script puts in.
+SAY, STATUS, FIGURES, REMARKS, SAMPLES, FILES, DELIVERIES = "say", "status", "figures", "remarks", "samples", "files", "deliveries"
+AGES, LOSS, LOG, END = "ages", "loss", "log", "end"
 
 
 class LiveTraining:
@@ -30,7 +35,7 @@ class LiveTraining:
         self._services, self._token, self._job_id = services, token, job_id
         self._log_offset, self._step = log_offset, after_step
         self._loss: LossFollower | None = None
-        self._sent: dict[str, str] = {}  # parts by event, as they were sent last
+        self._sent: dict[str, str] = {}  # parts by event, as they were sent last, apart from ages
         self.is_over = False
 
     def look(self) -> list[str]:
@@ -42,24 +47,37 @@ class LiveTraining:
             return [self._event(END, "")]
         has_ended = job.state in FINAL  # asked before the rest is read: what is written before the end is sent
         events = self._new_log(has_ended) + self._new_loss()
+        for name, (still, shown) in self._parts(visit, job).items():
+            if self._sent.get(name) != still:
+                self._sent[name] = still
+                events.append(self._event(name, shown))
+        if has_ended and self._log_offset >= log_of(self._services, self._job_id).size():
+            self.is_over = True
+            events.append(self._event(END, ""))
+        return events
+
+    def _parts(self, visit: Visit, job: Job) -> dict[str, tuple[str, str]]:
+        """By event: what has to change for the part to be sent again, and the part."""
         facts = facts_of(self._services, visit, job)
-        parts = {
+        shown = {
             SAY: str(escape(facts.spoken)),
             STATUS: to_html("parts/status.html.jinja", visit, facts=facts),
+            FIGURES: to_html("parts/figures.html.jinja", visit, facts=facts),
+            REMARKS: to_html("parts/remarks.html.jinja", visit, facts=facts),
             SAMPLES: to_html("parts/samples.html.jinja", visit, job=job, gallery=gallery_of(self._services, job)),
             FILES: to_html("parts/files.html.jinja", visit, job=job),
         }
         if job.webhook:
             deliveries = self._services.deliveries.listed(job.project_id, job.id)
-            parts[DELIVERIES] = to_html("parts/deliveries.html.jinja", visit, job=job, deliveries=deliveries)
-        for name, html in parts.items():
-            if self._sent.get(name) != html:
-                self._sent[name] = html
-                events.append(self._event(name, html))
-        if has_ended and self._log_offset >= log_of(self._services, self._job_id).size():
-            self.is_over = True
-            events.append(self._event(END, ""))
-        return events
+            shown[DELIVERIES] = to_html("parts/deliveries.html.jinja", visit, job=job, deliveries=deliveries)
+        parts: dict[str, tuple[str, str]] = {}
+        ages: dict[str, str] = {}
+        for name, html in shown.items():
+            still, found = without_ages(html)
+            parts[name] = still, html
+            ages |= found
+        told = json.dumps(ages)
+        return parts | {AGES: (told, told)}
 
     def _new_log(self, to_the_end: bool) -> list[str]:
         part = log_of(self._services, self._job_id).read(self._log_offset, READ_AT_ONCE, to_the_end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from datetime import datetime, timezone
 from functools import cache
@@ -25,6 +26,7 @@ HEADERS = {
     "frame-ancestors 'none'; form-action 'self'",
     "Cache-Control": "private, no-cache",
 }
+AGE = re.compile('(<time datetime="([^"]+)"[^>]*>)([^<]*)')  # as `moment` writes it
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -63,6 +65,11 @@ def moment(seconds: float | None) -> Markup:
     when = datetime.fromtimestamp(seconds, timezone.utc)
     exact = when.strftime("%Y-%m-%d %H:%M:%S UTC")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(when.isoformat(timespec="seconds"), exact, _ago(seconds))
+
+
+def without_ages(html: str) -> tuple[str, dict[str, str]]:
+    """What stays as time goes by, and how long ago each moment in it is, by its `datetime`."""
+    return AGE.sub(r"\1", html), {found[2]: found[3] for found in AGE.finditer(html)}
 
 
 def _ago(seconds: float) -> str:

@@ -1,4 +1,4 @@
-// The page of a training: the log follows its end and can be searched, sample pictures open large.
+// The page of a training: the log follows its end and can be searched, ages go on, sample pictures open large.
 "use strict";
 
 (() => {
@@ -26,6 +26,14 @@
     toTheEnd();
   });
   toTheEnd();
+
+  document.getElementById("age-feed").addEventListener("htmx:sseMessage", (event) => {
+    const ages = JSON.parse(event.detail.data);
+    for (const time of document.querySelectorAll(".training time")) {
+      const age = ages[time.dateTime];
+      if (age && age !== time.textContent) time.textContent = age;
+    }
+  });
 
   document.getElementById("samples").addEventListener("click", (event) => {
     const link = event.target.closest(".sample");

@@ -12,8 +12,6 @@ from sqlalchemy import update
 from service.database.tables import Job, WebhookMessage
 from service.jobs.board import NewJob
 from service.page.again import inputs_of
-from service.page.live import LiveTraining, place_after
-from service.page.sessions import COOKIE
 from service.services import Services
 from service.training import from_console
 
@@ -157,40 +155,6 @@ def test_loss_and_log_can_be_taken_away(browser: TestClient, training: Make) -> 
     assert told["step"] == list(range(1, 31)) and told["loss"][1] == 0.5 and told["rate"][0] == 1e-4
     log = browser.get(f"/trainings/{job.id}/log.txt")
     assert log.text == "step 1\n<b>step 2</b>\n" and "attachment" in log.headers["content-disposition"]
-
-
-def test_a_training_is_followed_to_its_end(browser: TestClient, training: Make) -> None:
-    job = training("succeeded")
-    text = browser.get(f"/trainings/{job.id}/live?log=7&step=28").text
-    events = {block.split("\n")[0].removeprefix("event: "): block for block in text.strip().split("\n\n")}
-    assert {"say", "status", "samples", "files", "loss", "log", "end"} == set(events)
-    assert "data: <span>&lt;b&gt;step 2&lt;/b&gt;" in events["log"] and "step 1" not in events["log"]
-    assert '"step": [29, 30]' in events["loss"]
-    assert "id: 21-30" in events["end"]
-
-
-def test_a_break_goes_on_where_it_was() -> None:
-    assert place_after("21-30", 7, 28) == (21, 30)
-    for written in ("", "x", "21", "-", "21-x", "9" * 40 + "-1"):
-        assert place_after(written, 7, 28) == (7, 28)
-
-
-def test_only_what_has_changed_is_sent_again(browser: TestClient, services: Services, training: Make) -> None:
-    job = training()
-    live = LiveTraining(services, browser.cookies[COOKIE], job.id, 0, 0)
-    assert len(live.look()) == 6
-    assert live.look() == [] and not live.is_over
-    log = services.workshop.folder(job).log("training")
-    log.write_text(log.read_text(encoding="utf-8") + "step 3\n", encoding="utf-8")
-    [event] = live.look()
-    assert event.startswith("event: log") and "step 3" in event and "step 2" not in event
-
-
-def test_who_is_signed_out_hears_no_more(browser: TestClient, services: Services, training: Make, csrf: str) -> None:
-    job = training()
-    live = LiveTraining(services, browser.cookies[COOKIE], job.id, 0, 0)
-    browser.post("/logout", data={"csrf": csrf})
-    assert [event.split("\n")[0] for event in live.look()] == ["event: end"] and live.is_over
 
 
 def test_cancel_asks_for_it_and_shows_it(browser: TestClient, services: Services, training: Make, csrf: str) -> None:
