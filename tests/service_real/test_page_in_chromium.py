@@ -220,7 +220,6 @@ def test_cancel_and_resume(page: webdriver.Chrome, served: Served, tmp_path: Pat
     page.execute_script("arguments[0].focus()", cancel)
     steps = figure(page, "Steps")
     until(lambda: figure(page, "Steps") != steps)
-    until(lambda: page.find_element(By.CSS_SELECTOR, "#status time").text.endswith(" ago"))
     assert page.switch_to.active_element == cancel  # it is still the same: what goes on each second has not replaced it
     photograph(page, "running")
     cancel.click()
