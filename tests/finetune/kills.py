@@ -109,7 +109,7 @@ def main(folder: Path) -> None:
     old = json.dumps({"red1.png": {"tags": "old", "caption": "old"}})
 
     def pictures(place: Path) -> None:
-        colour_images(place, "red1.png", "green2.png", "blue3.png")
+        colour_images(place, "red1.png", "green2.png")
 
     def pictures_and_metadata(place: Path) -> None:
         pictures(place)

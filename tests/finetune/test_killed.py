@@ -24,4 +24,4 @@ def test_tools_survive_kills(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     survived = json.loads(done.stdout.splitlines()[-1])
-    assert survived == {"tag files": 6, "tags in metadata": 8, "merge": 4, "clean": 2, "latents": 12}
+    assert survived == {"tag files": 4, "tags in metadata": 7, "merge": 4, "clean": 2, "latents": 10}

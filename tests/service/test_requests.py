@@ -156,7 +156,7 @@ def test_an_answer_that_must_not_be_stored_is_not(client: TestClient, app: FastA
 
 @pytest.mark.parametrize(
     ("path", "kept"),
-    [("/echo", ['{"length":1,"call":1}']), ("/pieces?count=2", ["x" * 2**10]), ("/pieces?count=2100", []), ("/busy", [])],
+    [("/echo", ['{"length":1,"call":1}']), ("/pieces?count=2", ["x" * 2**17]), ("/pieces?count=17", []), ("/busy", [])],
 )
 def test_an_answer_is_kept_before_the_client_has_it(
     path: str, kept: list[str], app: FastAPI, key: str, calls: list[Any], services: Services
@@ -164,7 +164,7 @@ def test_an_answer_is_kept_before_the_client_has_it(
     """And one that is not kept is forgotten by then: whoever asks again at once is not told that it is being worked on."""
     @app.post("/pieces")
     def pieces(count: int) -> StreamingResponse:
-        return StreamingResponse("x" * 512 for _ in range(count))
+        return StreamingResponse("x" * 2**16 for _ in range(count))
 
     @app.post("/busy")
     def busy() -> None:
