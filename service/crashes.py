@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.problems import Problem, of_outage, problem_response
+from service.problems import Problem, of_outage, tell_what_is_raised
 
 log = logging.getLogger("service")
 
@@ -22,18 +22,12 @@ class ToldCrashes:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = False
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
 
-        async def watched(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched)
-        except Exception as error:
-            if scope["type"] != "http" or has_begun:  # only a closed connection tells of half an answer
-                raise
+        def problem_of(error: Exception) -> Problem:
             log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
-            problem = of_outage(error) or Problem(500, "Internal error", "the service made a mistake; its log says which")
-            await problem_response(problem)(scope, receive, send)
+            return of_outage(error) or Problem(500, "Internal error", "the service made a mistake; its log says which")
+
+        await tell_what_is_raised(self._app, scope, receive, send, problem_of)

@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import Problem, problem_response
+from service.problems import Problem, problem_response, tell_what_is_raised
 from service.services import Services
 
 MIB = 2**20
@@ -47,7 +47,7 @@ class LimitedBodies:
         if told.isdigit() and int(told) > limit:
             await problem_response(_too_large(limit))(scope, receive, send)
             return
-        received, has_begun = 0, False
+        received = 0
 
         async def counted() -> Message:
             nonlocal received
@@ -57,17 +57,10 @@ class LimitedBodies:
                 raise HTTPException(413, _too_large(limit).detail)  # FastAPI lets this one through while it reads a body
             return message
 
-        async def watched(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
+        def problem_of(error: Exception) -> Problem | None:
+            return _too_large(limit) if isinstance(error, HTTPException) else None
 
-        try:
-            await self._app(scope, counted, watched)
-        except HTTPException:
-            if has_begun:
-                raise
-            await problem_response(_too_large(limit))(scope, receive, send)
+        await tell_what_is_raised(self._app, scope, counted, send, problem_of)
 
 
 def _too_large(limit: int) -> Problem:

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import InterfaceError, OperationalError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.storage.space import DiskFull, means_full
 
@@ -65,6 +66,29 @@ def problem_response(problem: Problem) -> Response:
     if problem.mistakes:
         content["invalid_fields"] = [{"field": mistake.field, "description": mistake.message} for mistake in problem.mistakes]
     return JSONResponse(content, problem.status, problem.headers)
+
+
+async def tell_what_is_raised(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, problem_of: Callable[[Exception], Problem | None]
+) -> None:  # fmt: skip
+    """Run a part of the application, and answer with the problem that is made of what it raises.
+
+    It is raised on where it is no problem, and where the answer has begun: only a closed connection tells of half an answer.
+    """
+    has_begun = False
+
+    async def watched(message: Message) -> None:
+        nonlocal has_begun
+        has_begun = True
+        await send(message)
+
+    try:
+        await app(scope, receive, watched)
+    except Exception as error:
+        problem = None if has_begun else problem_of(error)
+        if problem is None:
+            raise
+        await problem_response(problem)(scope, receive, send)
 
 
 def of_validation(error: RequestValidationError) -> Problem:
