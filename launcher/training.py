@@ -44,12 +44,12 @@ def train(command: list[str], folder: Path | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="tadpole-") as temporary:
         status = Path(temporary, "status")
         passed_on: list[int] = []
-        launched: list[int] = []
+        process: subprocess.Popen[bytes] | None = None
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
             passed_on.append(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-            for pid in launched:
-                send(passed_on[-1], read_status(status, "pid"), pid)
+            if process is not None:
+                send(passed_on[-1], read_status(status, "pid"), process.pid)
 
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed; Windows has none
             number = getattr(signal, name, None)
@@ -59,7 +59,6 @@ def train(command: list[str], folder: Path | None = None) -> int:
         process = subprocess.Popen(
             command, env={**os.environ, STATUS_FILE: str(status)}, cwd=folder, start_new_session=os.name != "nt"
         )
-        launched.append(process.pid)
         for number in passed_on:  # while it was being started
             send(number, [], process.pid)
         launcher_code = process.wait()
