@@ -53,7 +53,7 @@ def seconds_to_wait(prefer: str) -> float:
     found = WAIT.search(prefer)
     if found is None:
         return 0.0
-    asked = min(LONGEST_WAIT, float(found[1])) if found[1] else LONGEST_WAIT
+    asked = min(LONGEST_WAIT, float(found[1] or LONGEST_WAIT))
     return max(SHORTEST_WAIT, asked - BEFORE_TIME)
 
 
