@@ -23,17 +23,22 @@ RAISED = re.compile(rb"^(?:\[rank\d+\]: )?((?:\w+\.)*(?!" + OF_LAUNCHERS + rb")\
 NO_MEMORY = (b"OutOfMemoryError", b"CUDA out of memory", b"not enough memory: you tried to allocate", b"\nMemoryError")
 
 
-def exit_code_of(code: int, status_file: Path) -> int:
-    """The code of the training where a launcher stands before it: of a process that failed, else of one that was stopped."""
-    lines: list[str] = []
-    with suppress(OSError):
-        lines = status_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    exits = [int(line[5:]) for line in lines if line.startswith("exit ") and line[5:].isdecimal()]
-    failed = [exit_code for exit_code in exits if exit_code not in (0, *STOPPED_CODES)]
+def exit_code_of(code: int, *told: str) -> int:
+    """The code of the training where launchers stand before it: of a process that failed, else of a launcher that did, else of
+    a process that was stopped. `told`: by each node, in lines: "pid 12" and "exit 2" of its processes, "launcher 1"."""
+    lines = "\n".join(told).splitlines()
+    exits, launchers = _codes(lines, "exit "), _codes(lines, "launcher ")
+    processes = sum(1 for line in lines if line.startswith("pid "))
+    all_told = bool(exits) and len(exits) == processes
+    failed = [number for number in (exits if all_told else exits + launchers) if number not in (0, *STOPPED_CODES)]
     if failed:
         return failed[0]
-    processes = sum(1 for line in lines if line.startswith("pid "))
-    return max(exits) if exits and len(exits) == processes else code
+    return max(exits) if all_told else code
+
+
+def _codes(lines: list[str], beginning: str) -> list[int]:
+    numbers = [line.removeprefix(beginning) for line in lines if line.startswith(beginning)]
+    return [int(number) for number in numbers if number.isdecimal()]
 
 
 def explanation(code: int, log: Path) -> str:

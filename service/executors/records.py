@@ -76,6 +76,17 @@ class Record:
         facts = read_json(self._exit)
         return Status(*(facts[name] for name in Status._fields)) if facts else None
 
+    def write_node(self, node: str, told: str) -> None:
+        """How it ended by itself on one node of several, which that node says."""
+        self._node(node).write_text(told, encoding="utf-8")
+
+    def nodes(self, count: int) -> list[str]:
+        """The same of all of them; nothing of one that was ended. Files are opened by name: a shared disk lists new ones late."""
+        return [text_of(self._node(str(node))) for node in range(count)]
+
+    def _node(self, node: str) -> Path:
+        return self.folder / f"node-{node}.txt"
+
     # --- what the executor says ---
 
     def ask_to_end(self, grace: float) -> None:
@@ -153,6 +164,14 @@ def _write_in_place(path: Path, values: dict[str, Any]) -> None:
         _reserved(path).replace(path)
     except FileNotFoundError:  # nothing was, or somebody has just written the same
         write_json(path, values)
+
+
+def text_of(path: Path) -> str:
+    """Nothing where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from service.executors.ending import DISK_FULL, DISK_FULL_CODE, USER_MISTAKE_COD
 from service.executors.environment import STATUS_FILE, environment_of
 from service.executors.nodes import on_all_nodes, on_this_node
 from service.executors.output import open_log
-from service.executors.records import BEFORE_START, Record
+from service.executors.records import BEFORE_START, Record, text_of
 from service.executors.sandbox import SandboxMissing, is_used, wrapped
 from service.executors.temporary import temporary_folder
 from service.storage.space import means_full
@@ -138,11 +138,12 @@ def run(record: Record, spec: Spec, supervisor: Supervisor) -> tuple[int, str]:
 
 
 def run_everywhere(record: Record, spec: Spec, supervisor: Supervisor, log: int) -> tuple[int, str]:
-    """The same for the job on all nodes: srun's exit code is the highest of them."""
+    """The same for the job on all nodes. Once it fails on one, srun ends it on the others, and has the highest of their codes,
+    which need not be the cause."""
     command, environment = on_all_nodes(spec, record.folder)
     child = Child(command, spec.cwd, environment, log, None)
     reason = supervisor.watch(child)
-    return child.exit_code(), reason
+    return exit_code_of(child.exit_code(), *record.nodes(spec.nodes)), reason
 
 
 def run_here(record: Record, spec: Spec, supervisor: Supervisor, log: int) -> tuple[int, str]:
@@ -155,7 +156,10 @@ def run_here(record: Record, spec: Spec, supervisor: Supervisor, log: int) -> tu
             command = wrapped(command, spec, temporary.folder)
         child = Child(command, Path("/") if sandboxed else spec.cwd, environment, log, spec.limits, spec.gives_way)
         reason = supervisor.watch(child)
-        return exit_code_of(child.exit_code(), temporary.folder / Path(environment[STATUS_FILE]).name), reason
+        code, told = child.exit_code(), text_of(temporary.folder / Path(environment[STATUS_FILE]).name)
+        if spec.nodes > 1 and not reason:  # a node that was made to end is no cause
+            record.write_node(os.environ["SLURM_NODEID"], f"{told}\nlauncher {code}\n")
+        return exit_code_of(code, told), reason
 
 
 if __name__ == "__main__":

@@ -49,9 +49,28 @@ def test_each_node_is_told_of_the_others(tmp_path: Path, monkeypatch: pytest.Mon
         ("exit x\nexit \npid 1\n\0", 4, 4),  # a job may write anything there
     ],
 )
-def test_the_code_of_the_training(tmp_path: Path, status: str, launcher: int, code: int) -> None:
-    (tmp_path / "status").write_text(status, encoding="utf-8")
-    assert exit_code_of(launcher, tmp_path / "status") == code
+def test_the_code_of_the_training(status: str, launcher: int, code: int) -> None:
+    assert exit_code_of(launcher, status) == code
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (("pid 1\nexit 2\nlauncher 1\n", "pid 1\nlauncher 143\n"), 2),  # the other was ended before it could say the same
+        (("launcher 143\n", "pid 1\nexit 2\nlauncher 1\n"), 2),
+        (("launcher 1\n", "launcher 143\n"), 1),
+        (("", "launcher 143\n"), 143),  # one was ended
+        (("pid 1\nexit 143\nlauncher 143\n", "pid 1\nexit 143\nlauncher 1\n"), 143),
+        (("pid 1\nexit 0\nlauncher 0\n", "pid 1\nexit 0\nlauncher 0\n"), 0),
+    ],
+)
+def test_the_code_of_the_training_on_two_nodes(tmp_path: Path, told: tuple[str, str], code: int) -> None:
+    own = record(tmp_path, shell(tmp_path, ""))
+    own.folder.mkdir(parents=True)
+    for node, lines in enumerate(told):
+        if lines:
+            own.write_node(str(node), lines)
+    assert exit_code_of(max(143, code) if code else 0, *own.nodes(2)) == code
 
 
 def test_codes_beyond_signals_are_told_too(tmp_path: Path) -> None:
