@@ -29,7 +29,6 @@ def on_this_node(spec: Spec) -> list[str]:
     if spec.nodes > 1:
         host, _, port = os.environ[MAIN_ADDRESS].rpartition(":")
         options += ["--machine_rank", os.environ["SLURM_NODEID"], "--main_process_ip", host, "--main_process_port", port]
-        options += ["--rdzv_backend", "c10d", "--same_network"]
     return [python, "-m", "accelerate.commands.launch", "--quiet", *options, *script]
 
 

@@ -12,8 +12,10 @@ from service.executors.base import Sandbox, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "bwrap"
-OWN_PROCESSES = "--unshare-pid"
-APART = ("--die-with-parent", "--unshare-user-try", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL")
+APART = (
+    *("--die-with-parent", "--unshare-user-try", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--cap-drop", "ALL"),
+)
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/sys")
 SETTINGS = (  # of /etc: what programs need, nothing that is secret
     *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "passwd", "group", "nsswitch.conf", "hosts", "resolv.conf", "localtime"),
@@ -36,7 +38,7 @@ def problem() -> str | None:
     if program is None:
         return "bubblewrap is not installed (apt-get install bubblewrap)" if sys.platform.startswith("linux") else "only Linux has it"
     mounts = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
-    command = [program, *APART, OWN_PROCESSES, "--unshare-net", *mounts, sys.executable, "-ISc", ""]
+    command = [program, *APART, "--unshare-net", *mounts, sys.executable, "-ISc", ""]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     return None if done.returncode == 0 else f"bubblewrap does not work here ({done.stderr.strip() or f'exit code {done.returncode}'})"
 
@@ -60,10 +62,8 @@ def is_used(wanted: Sandbox) -> bool:
 
 def wrapped(argv: Sequence[str], spec: Spec, temporary: Path) -> list[str]:
     """The command that runs `argv` in the sandbox. Hidden folders appear empty, but for what the job may read and write in them."""
-    # torch tells launchers apart by host name and process id: on several nodes, ids that begin at 1 would be those of others, too.
-    processes = () if spec.nodes > 1 else (OWN_PROCESSES,)
     network = () if spec.network or spec.nodes > 1 else ("--unshare-net",)
-    command = [NAME, *APART, *processes, *network, "--proc", "/proc", "--dev", "/dev", "--bind", str(temporary), "/tmp"]
+    command = [NAME, *APART, *network, "--proc", "/proc", "--dev", "/dev", "--bind", str(temporary), "/tmp"]
     for path in [*SYSTEM, *(f"/etc/{name}" for name in SETTINGS)]:
         command += ["--ro-bind-try", path, path]
     for device in (path for pattern in GPUS for path in sorted(Path("/dev").glob(pattern))):

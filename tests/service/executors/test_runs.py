@@ -34,7 +34,7 @@ def test_each_node_is_told_of_the_others(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv(MAIN_ADDRESS, "fd00::1:4711")
     monkeypatch.setenv("SLURM_NODEID", "1")
     spec = shell(tmp_path, "", processes=2, nodes=2)._replace(argv=("/bin/python", "train.py"))
-    place = "--machine_rank 1 --main_process_ip fd00::1 --main_process_port 4711 --rdzv_backend c10d --same_network"
+    place = "--machine_rank 1 --main_process_ip fd00::1 --main_process_port 4711"
     assert " ".join(on_this_node(spec)).endswith(f"{ONE_OF_TWO} {place} train.py")
 
 
