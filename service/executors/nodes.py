@@ -29,6 +29,8 @@ def on_this_node(spec: Spec) -> list[str]:
     if spec.nodes > 1:
         host, _, port = os.environ[MAIN_ADDRESS].rpartition(":")
         options += ["--machine_rank", os.environ["SLURM_NODEID"], "--main_process_ip", host, "--main_process_port", port]
+    else:
+        options += ["--main_process_port", "0"]  # a free one: another job may be starting at this moment
     return [python, "-m", "accelerate.commands.launch", "--quiet", *options, *script]
 
 

@@ -27,7 +27,7 @@ def test_one_process_is_started_as_it_is(tmp_path: Path) -> None:
 def test_several_processes_are_started_by_accelerate(tmp_path: Path) -> None:
     spec = shell(tmp_path, "", processes=2)._replace(argv=("/bin/python", "train.py", "--seed", "1"))
     expected = "/bin/python -m accelerate.commands.launch --quiet --num_processes 2 --num_machines 1 --multi_gpu"
-    assert " ".join(on_this_node(spec)) == f"{expected} --mixed_precision no --dynamo_backend no train.py --seed 1"
+    assert " ".join(on_this_node(spec)) == f"{expected} --mixed_precision no --dynamo_backend no --main_process_port 0 train.py --seed 1"
 
 
 def test_each_node_is_told_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
