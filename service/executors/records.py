@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,9 @@ class Record:
         return Status(*(facts[name] for name in Status._fields)) if facts else None
 
     def write_node(self, node: str, told: str) -> None:
-        """How it ended by itself on one node of several, which that node says."""
-        self._node(node).write_text(told, encoding="utf-8")
+        """How it ended by itself on one node of several, which that node says, if the disk has room for it."""
+        with suppress(OSError):
+            self._node(node).write_text(told, encoding="utf-8")
 
     def nodes(self, count: int) -> list[str]:
         """The same of all of them; nothing of one that was ended. Files are opened by name: a shared disk lists new ones late."""

@@ -66,9 +66,11 @@ class Supervisor:
         reason, kill_at = "", float("inf")
         while not child.has_ended():
             child.wait(TICK_SECONDS)
-            if not reason and (stop := self._stop()):
-                reason, kill_at = stop.reason, time.monotonic() + stop.grace
-                child.terminate()
+            if not reason:
+                stop = self._stop()
+                if stop and not child.has_ended():  # else it has ended by itself, whatever came after that
+                    reason, kill_at = stop.reason, time.monotonic() + stop.grace
+                    child.terminate()
             elif time.monotonic() > kill_at:
                 child.kill()
         child.sweep(min(SWEEP_SECONDS, kill_at - time.monotonic()))

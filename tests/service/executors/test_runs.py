@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from service.executors.choose import make_executor, slots_of
 from service.executors.ending import DISK_FULL, DISK_FULL_CODE, exit_code_of, explanation
 from service.executors.local import LocalExecutor
 from service.executors.nodes import MAIN_ADDRESS, on_this_node
+from service.executors.runner import Supervisor
 from service.settings import ServiceSettings
 from tests.service.executors.jobs import local, record, shell
 
@@ -71,6 +73,42 @@ def test_the_code_of_the_training_on_two_nodes(tmp_path: Path, told: tuple[str, 
         if lines:
             own.write_node(str(node), lines)
     assert exit_code_of(max(143, code) if code else 0, *own.nodes(2)) == code
+
+
+def test_a_node_that_cannot_tell_how_it_ended_has_ended_all_the_same(tmp_path: Path) -> None:
+    own = record(tmp_path, shell(tmp_path, ""))
+    (own.folder / "node-0.txt").mkdir(parents=True)  # nothing can be written there
+    own.write_node("0", "exit 0\n")
+    assert own.nodes(1) == [""]
+
+
+class EndsAsItIsAskedTo:
+    """A job that comes to its end while the runner waits, and somebody asks it to end right after that."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask, self._has_ended, self.was_made_to = ask, False, False
+
+    def wait(self, _seconds: float) -> None:
+        self._has_ended = True
+        self._ask()
+
+    def has_ended(self) -> bool:
+        return self._has_ended
+
+    def terminate(self) -> None:
+        self.was_made_to = True
+
+    def sweep(self, _seconds: float) -> None:
+        pass
+
+
+def test_what_has_ended_by_itself_was_not_made_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On several nodes, it may be what had srun end the others, and be asked to end itself before its runner has looked."""
+    monkeypatch.setattr("service.executors.runner.signal.signal", lambda *_: None)
+    spec = shell(tmp_path, "")
+    own = record(tmp_path, spec)
+    child = EndsAsItIsAskedTo(lambda: own.ask_to_end(1.0))
+    assert (Supervisor(own, spec).watch(child), child.was_made_to) == ("", False)  # type: ignore[arg-type]
 
 
 def test_codes_beyond_signals_are_told_too(tmp_path: Path) -> None:
