@@ -23,6 +23,7 @@ group.init_process_group("gloo")
 total = torch.ones(1) * (group.get_rank() + 1)
 group.all_reduce(total)
 print(f"rank {group.get_rank()} of {group.get_world_size()}: {total.item():g}", flush=True)
+group.barrier()  # the other one has said so, too: where one fails, Slurm ends the other
 group.destroy_process_group()
 sys.exit(int(sys.argv[1]) if os.environ["RANK"] == "1" else 0)
 """
@@ -93,9 +94,11 @@ def test_a_job_without_a_node_waits_and_can_be_canceled(cluster: Cluster, execut
 @pytest.mark.parametrize("sandbox", ["never", "always"])
 def test_a_canceled_job_can_save(cluster: Cluster, tmp_path: Path, executor: SlurmExecutor, sandbox: str) -> None:
     executor = SlurmExecutor(tmp_path / "runs", sandbox, hidden=[tmp_path])  # type: ignore[arg-type]
-    handle = executor.submit(job(tmp_path, "trap 'sleep 1; echo saved; exit 143' TERM; echo ready; while :; do sleep 0.1; done", "saves"))
+    saving = "while [ ! -e go ]; do sleep 0.1; done; echo saved; exit 143"
+    handle = executor.submit(job(tmp_path, f"trap '{saving}' TERM; echo ready; while :; do sleep 0.1; done", "saves"))
     wait_for(lambda: is_running(executor, handle))
     executor.cancel(handle)
+    (tmp_path / "job" / "go").touch()  # what ends before Slurm has heard of it has failed by itself, for Slurm
     assert over(executor, handle)[:3] == ("ended", 143, "canceled")
     wait_for(lambda: cluster.states(handle) == ["CANCELLED"])
     assert executor.logs(handle).endswith(b"saved\n")
@@ -180,9 +183,8 @@ def test_two_nodes_compute_together(cluster: Cluster, tmp_path: Path, executor: 
     spec = job(tmp_path, "", "gloo", nodes=2, environment={"OMP_NUM_THREADS": "1"})
     (tmp_path / "job" / "gloo.py").write_text(GLOO, encoding="utf-8")
     handle = executor.submit(spec._replace(argv=(sys.executable, str(tmp_path / "job" / "gloo.py"), str(code))))
-    wait_for(lambda: executor.status(handle).state == "running")
-    assert cluster.fact(handle, "NodeList") == "n[1-2]"
     status = over(executor, handle)
+    assert cluster.fact(handle, "NodeList") == "n[1-2]"
     log = executor.logs(handle).decode()
     assert {"rank 0 of 2: 3", "rank 1 of 2: 3"} <= set(log.splitlines()), log
     assert status.exit_code == min(code, 1), log  # accelerate's launcher says 1 of what has not told its code
