@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,14 @@ class RayExecutor:
     def _client(self) -> Any:
         from ray.job_submission import JobSubmissionClient
 
+        return JobSubmissionClient(self._address)
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        """What Ray's client answers. What its library for HTTP raises are kinds of OSError, none of ConnectionError."""
         try:
-            return JobSubmissionClient(self._address)
-        except ConnectionError as error:
-            raise ExecutorUnavailable(f"Ray does not answer at {self._address}") from error
+            return question(self._client)
+        except (OSError, RuntimeError) as error:
+            raise ExecutorUnavailable(f"Ray at {self._address}: {error}") from error
 
     def submit(self, spec: Spec) -> Handle:
         """Hand it to Ray, unless Ray has had it: a second job of one name is refused."""
@@ -49,15 +53,16 @@ class RayExecutor:
         record = record_of(self._folder, spec.handle)
         if record.start() is None and record.exit() is None and self._job(spec.handle) is None:
             record.write_spec(spec._replace(sandbox=self._sandbox, hidden=self._hidden))
+            wanted = {
+                "entrypoint": shlex.join(runner_command(record.folder)),
+                "submission_id": spec.handle,
+                "entrypoint_num_gpus": self._gpus * spec.processes or None,
+            }
             try:
-                self._client.submit_job(
-                    entrypoint=shlex.join(runner_command(record.folder)),
-                    submission_id=spec.handle,
-                    entrypoint_num_gpus=self._gpus * spec.processes or None,
-                )
-            except (RuntimeError, ConnectionError) as error:
+                self._ask(lambda ray: ray.submit_job(**wanted))
+            except ExecutorUnavailable:
                 if self._job(spec.handle) is None:  # nobody else has submitted it meanwhile
-                    raise ExecutorUnavailable(f"Ray: {error}") from error
+                    raise
         return spec.handle
 
     def status(self, handle: Handle) -> Status:
@@ -84,13 +89,11 @@ class RayExecutor:
 
     def _job(self, handle: Handle) -> Any | None:
         try:
-            return self._client.get_job_info(handle)
-        except ConnectionError as error:
-            raise ExecutorUnavailable(f"Ray does not answer at {self._address}") from error
-        except RuntimeError as error:
+            return self._ask(lambda ray: ray.get_job_info(handle))
+        except ExecutorUnavailable as error:
             if "does not exist" in str(error):
                 return None
-            raise ExecutorUnavailable(f"Ray: {error}") from error
+            raise
 
     def logs(self, handle: Handle, offset: int = 0, most: int = 1 << 20) -> bytes:
         return record_of(self._folder, handle).logs(offset, most)
@@ -100,7 +103,7 @@ class RayExecutor:
         record = record_of(self._folder, handle)
         record.ask_to_end(grace)
         if record.start() is None and self._job(handle) is not None:
-            self._client.stop_job(handle)
+            self._ask(lambda ray: ray.stop_job(handle))
 
 
 def _without_word(state: str | None, job: Any) -> Status:

@@ -22,6 +22,7 @@ CODES = {"COMPLETED": 0, "CANCELLED": STOPPED_CODE, "TIMEOUT": STOPPED_CODE, "DE
 KILL_WAIT_SECONDS = 30.0  # Slurm's default, from SIGTERM to SIGKILL
 TELLING_SECONDS = 5.0  # of which the runner needs a moment to say how the job ended
 COMMAND_SECONDS = 60.0
+FORGOTTEN = "Invalid job id"  # what scontrol says of a job that is over for some minutes
 
 
 class QueuedJob(NamedTuple):
@@ -116,7 +117,7 @@ class SlurmExecutor:
         columns = "--format=JobID,State,NodeList,JobName%200"
         command = ["sacct", "--noheader", "--parsable2", f"--name={handle}", "--starttime=2000-01-01", columns]
         for more in (["--allocations"], ["--completion"]):
-            done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=COMMAND_SECONDS)
+            done = self._done(*command, *more)
             lines = [line.split("|", 3) for line in done.stdout.splitlines()] if done.returncode == 0 else []
             for number, state, nodes, name in reversed(lines):
                 if name == handle:  # --completion does not ask for the name
@@ -125,8 +126,13 @@ class SlurmExecutor:
 
     def _exit_code(self, job: QueuedJob) -> int:
         """Of a job that failed: of its script, or 128 + the signal that killed it; 1 where Slurm has forgotten it."""
-        done = subprocess.run(["scontrol", "show", "job", job.number, "--oneliner"], capture_output=True, text=True)
-        found = re.search(r"\bExitCode=(\d+):(\d+)", done.stdout)
+        try:
+            told = self._run("scontrol", "show", "job", job.number, "--oneliner")
+        except ExecutorUnavailable as error:
+            if FORGOTTEN not in str(error):
+                raise
+            told = ""
+        found = re.search(r"\bExitCode=(\d+):(\d+)", told)
         code, signal = (int(found[1]), int(found[2])) if found else (1, 0)
         return 128 + signal if signal else code or 1
 
@@ -139,10 +145,13 @@ class SlurmExecutor:
         self._run("scancel", f"--name={handle}")
 
     def _run(self, *command: str) -> str:
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise ExecutorUnavailable(f"{command[0]} does not answer") from error
+        done = self._done(*command)
         if done.returncode != 0:
             raise ExecutorUnavailable(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
         return done.stdout
+
+    def _done(self, *command: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ExecutorUnavailable(f"{command[0]} does not answer") from error

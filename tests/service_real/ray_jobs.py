@@ -3,8 +3,13 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import ray
+
+from service.executors.base import ExecutorUnavailable
 from service.executors.ray import RayExecutor
 from tests.service.executors.jobs import over, record, shell, wait_for
 
@@ -29,7 +34,30 @@ def main(address: str, folder: Path) -> None:
     executor.cancel(second.handle)
     seen["canceled"] = over(executor, second.handle)[:3]
     seen["saved"] = executor.logs(second.handle).endswith(b"saved\n")
+    seen["away"] = without_answer(folder)
     print(json.dumps(seen))
+
+
+class Version(BaseHTTPRequestHandler):
+    """All that Ray's client asks before it is asked anything itself."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"ray_version": ray.__version__}).encode())
+
+
+def without_answer(folder: Path) -> str:
+    """What is said of a job when Ray has gone away after it was first asked."""
+    with HTTPServer(("127.0.0.1", 0), Version) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        executor = RayExecutor(folder / "runs", f"http://127.0.0.1:{server.server_port}")
+        assert executor._client is not None
+        server.shutdown()
+    try:
+        return executor.status("tadpole-j1-training-3").state
+    except ExecutorUnavailable:
+        return "nothing"
 
 
 if __name__ == "__main__":

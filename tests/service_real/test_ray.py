@@ -44,4 +44,5 @@ def test_a_job_runs_is_found_again_and_is_canceled(address: str, tmp_path: Path)
         "without exit.json": ["ended", 3, "Ray: FAILED"],
         "canceled": ["ended", 143, "canceled"],
         "saved": True,
+        "away": "nothing",
     }

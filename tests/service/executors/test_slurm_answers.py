@@ -23,8 +23,10 @@ class Programs:
             self.answer(name, "")
 
     def answer(self, name: str, answer: str, code: int = 0) -> None:
+        """Of a failure, on the other output."""
         (self.folder / f"{name}.txt").write_text(answer, encoding="utf-8")
-        script = f'#!/bin/sh\nfor word in "$@"; do echo "$word"; done > {self.folder}/{name}.called\n/bin/cat {self.folder}/{name}.txt\nexit {code}\n'
+        script = f'#!/bin/sh\nfor word in "$@"; do echo "$word"; done > {self.folder}/{name}.called\n'
+        script += f"/bin/cat {self.folder}/{name}.txt >&{2 if code else 1}\nexit {code}\n"
         (self.folder / name).write_text(script, encoding="utf-8")
         (self.folder / name).chmod(0o755)
 
@@ -113,6 +115,16 @@ def test_no_answer_is_no_news(programs: Programs, tmp_path: Path, spec: Spec) ->
     programs.answer("squeue", "", code=1)
     with pytest.raises(ExecutorUnavailable, match="squeue: exit code 1"):
         SlurmExecutor(tmp_path / "runs").status(spec.handle)
+
+
+def test_a_failure_is_told_when_its_exit_code_can_be_asked(programs: Programs, tmp_path: Path, spec: Spec) -> None:
+    executor = SlurmExecutor(tmp_path / "runs")
+    programs.answer("squeue", "17|FAILED|n1|None\n")
+    programs.answer("scontrol", "Unable to contact slurm controller", code=1)
+    with pytest.raises(ExecutorUnavailable, match="Unable to contact"):
+        executor.status(spec.handle)
+    programs.answer("scontrol", "slurm_load_jobs error: Invalid job id specified", code=1)
+    assert executor.status(spec.handle)[:3] == ("ended", 1, "Slurm: FAILED")
 
 
 def test_missing_programs_are_told(programs: Programs, tmp_path: Path) -> None:
