@@ -142,10 +142,10 @@ class Workshop:
         return Outcome(process.exitcode, log.read_text(encoding="utf-8"))
 
     def events(self, name: str, rank: int = 0) -> list[dict[str, Any]]:
-        """The events of all runs into this folder, the earliest run first."""
+        """The events of all runs into this folder, the earliest run first. A line that is not whole yet waits."""
         file = "events.jsonl" if rank == 0 else f"events.rank{rank}.jsonl"
         logs = sorted(self.output(name).glob(f"*-runs/*/{file}"))
-        lines = [line for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+        lines = [line for log in logs for line in log.read_text(encoding="utf-8").split("\n")[:-1]]
         return sorted((json.loads(line) for line in lines), key=lambda event: event["time"])
 
 
