@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import uuid
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -21,7 +22,7 @@ def fetch(url: str, destination: Path, rules: FetchRules = USUAL) -> None:
 
     Raises ForbiddenAddress or FetchFailed, one line for the person who gave the URL, and DiskFull.
     """
-    temporary = destination.with_name(f"{destination.name}.part")
+    temporary = destination.with_name(f"{destination.name}.{uuid.uuid4().hex}.part")  # somebody else may be at it, too
     try:
         with full_is_told(), temporary.open("w+b") as file:
             target = Target(file, temporary.parent, rules)

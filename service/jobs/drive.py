@@ -27,13 +27,14 @@ class Lost(Exception):
 
 
 class Drive:
-    """`wait`: lets a moment pass, and raises Lost when the service stops."""
+    """`wait`: lets a moment pass, and raises Lost when the service stops, which `is_stopping` tells without a wait."""
 
     def __init__(
-        self, driver: Driver, stages: Mapping[str, Stage], executor: Executor, wait: Callable[[], None], grace_seconds: float = 30.0
-    ):
+        self, driver: Driver, stages: Mapping[str, Stage], executor: Executor, wait: Callable[[], None], grace_seconds: float = 30.0,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ):  # fmt: skip
         self._driver, self._stages, self._executor = driver, stages, executor
-        self._wait, self._grace_seconds = wait, grace_seconds
+        self._wait, self._grace_seconds, self._is_stopping = wait, grace_seconds, is_stopping
 
     def run(self, job: Job) -> None:
         """Until the job is over, or somebody else's; raises what DATABASE_AWAY names where the database is."""
@@ -51,6 +52,7 @@ class Drive:
         except Stopped:
             changes, following = {"error": f"canceled by {self._reload(job).canceled_by}"}, CANCELED
         except StageFailed as failure:
+            self._reload(job)  # of a job that is somebody else's by now, what was made is not to be taken back
             changes, following = {"error": str(failure)}, FAILED
         except (Lost, *DATABASE_AWAY):
             raise
@@ -102,7 +104,7 @@ class Drive:
             return job.handle
         if job.cancel_requested_at is not None:
             raise Stopped
-        spec = stage.begin(job, lambda: self._is_canceled(job))
+        spec = stage.begin(job, lambda: self._should_stop(job))
         if spec is None:
             return None
         attempt = job.attempt if job.handle is not None else job.attempt + 1  # named before, submitted never
@@ -169,7 +171,9 @@ class Drive:
             raise Lost
         return now
 
-    def _is_canceled(self, job: Job) -> bool:
+    def _should_stop(self, job: Job) -> bool:
+        if self._is_stopping():
+            raise Lost
         return self._reload(job).cancel_requested_at is not None
 
 

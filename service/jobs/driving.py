@@ -71,9 +71,9 @@ class Driver:
         with self.board.database.writing() as session:
             return len(session.execute(mine, execution_options=RETURNED).all())
 
-    def release(self) -> None:
+    def release(self, except_for: Sequence[str] = ()) -> None:
         """Leave this worker's jobs, whose processes run on, to whoever comes next: the service is stopping."""
-        self._let_go(Job.owner == self.owner)
+        self._let_go(Job.owner == self.owner, Job.id.not_in(except_for))
 
     def disown(self, is_dead: Callable[[str], bool]) -> None:
         """Free the jobs of workers of this machine that are dead, before their lease ends."""
@@ -83,8 +83,8 @@ class Driver:
         if dead:
             self._let_go(Job.owner.in_(dead))
 
-    def _let_go(self, condition: ColumnElement[bool]) -> None:
-        released = update(Job).where(condition, Job.state.in_(STAGES)).values(lease_expires_at=None, owner=None)
+    def _let_go(self, *conditions: ColumnElement[bool]) -> None:
+        released = update(Job).where(*conditions, Job.state.in_(STAGES)).values(lease_expires_at=None, owner=None)
         with self.board.database.writing() as session:
             session.execute(released, execution_options={"synchronize_session": False})
 

@@ -48,7 +48,7 @@ class Worker:
         self._executor, self._devices = executor, devices
         self._most_jobs = settings.running_jobs or MOST_JOBS
         self._stopping = threading.Event()
-        self._drive = Drive(self._driver, stages, executor, self._wait, settings.cancel_grace_seconds)
+        self._drive = Drive(self._driver, stages, executor, self._wait, settings.cancel_grace_seconds, self._stopping.is_set)
         self._threads: dict[str, threading.Thread] = {}  # by the job's id
         self._loop = threading.Thread(target=self._run, name="worker", daemon=True)
         self._beat_at = float("-inf")
@@ -57,13 +57,13 @@ class Worker:
         self._loop.start()
 
     def stop(self) -> None:
-        """Jobs run on; the next worker finds them."""
+        """Jobs run on; the next worker finds them. What could not be left in time is nobody else's before this process has ended."""
         self._stopping.set()
         if self._loop.ident is not None:
             self._loop.join(STOP_SECONDS)
         for thread in self._threads.values():
             thread.join(STOP_SECONDS)
-        self._driver.release()
+        self._driver.release(except_for=[job_id for job_id, thread in self._threads.items() if thread.is_alive()])
 
     def _run(self) -> None:
         while not self._stopping.is_set():

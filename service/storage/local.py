@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -124,7 +125,7 @@ class LocalStore:
         raise NoSuchObject(key)
 
     def download(self, key: str, destination: Path) -> None:
-        temporary = destination.with_name(f"{destination.name}.part")
+        temporary = destination.with_name(f"{destination.name}.{uuid.uuid4().hex}.part")  # somebody else may be at it, too
         try:
             with self.open(key) as source, full_is_told():
                 with temporary.open("wb") as file:

@@ -326,6 +326,18 @@ def test_our_own_urls_are_never_asked_for(place: Path) -> None:
     failure(place, "http://127.0.0.1:8600/v1/files/y", own, ForbiddenAddress)
 
 
+def test_two_who_fetch_to_the_same_place_do_not_disturb_each_other(place: Path) -> None:
+    """A service that stops may be at it while the one that goes on with its job is."""
+    url = "http://127.0.0.1:8600/v1/files/x"
+
+    def meanwhile(_url: str) -> io.BytesIO:
+        fetch(url, place, FetchRules(own_content=lambda _url: io.BytesIO(ZIP)))
+        return io.BytesIO(ZIP)
+
+    fetch(url, place, FetchRules(own_content=meanwhile))
+    assert place.read_bytes() == ZIP and list(place.parent.iterdir()) == [place]
+
+
 def test_what_may_be_any_file_is_taken_as_it_is(place: Path) -> None:
     fetch("data:image/png;base64,iVBORw==", place, FetchRules(is_archive=False))
     assert place.read_bytes() == b"\x89PNG"

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,11 @@ from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 
 from service.database.tables import Base, Job
-from service.executors.base import Status
+from service.executors.base import Spec, Status
 from service.jobs import stages
 from service.jobs.drive import MOST_RESTARTS, Drive, Lost
 from service.jobs.driving import LEASE_SECONDS, Driver
-from service.jobs.stages import Stopped, unless_stopped
+from service.jobs.stages import StageFailed, Stopped, unless_stopped
 from service.jobs.states import BUILDING, CANCELED, FAILED, PUBLISHING, SUCCEEDED, TRAINING
 from tests.service.jobs.mortal_world import Fate, MortalDatabase, World, Worlds
 
@@ -204,6 +204,23 @@ def test_a_service_that_stops_leaves_the_job_as_it_is(world: Worlds) -> None:
         driver.release()
         assert made.run().state == SUCCEEDED
         assert made.processes(TRAINING) == 1
+
+
+def test_what_a_worker_fails_at_that_was_replaced_stays_as_the_other_one_made_it(world: Worlds) -> None:
+    """It was silent for longer than its lease, in the middle of the last stage."""
+    with world(set()) as made:
+        stage = made.stages[PUBLISHING]
+        begin = stage.begin
+
+        def late(job: Job, should_stop: Callable[[], bool]) -> Spec | None:
+            stage.begin = begin  # type: ignore[method-assign]
+            made.now += LEASE_SECONDS + 1
+            assert made.run().state == SUCCEEDED
+            raise StageFailed("the result could not be packed")
+
+        stage.begin = late  # type: ignore[method-assign]
+        assert made.run().state == SUCCEEDED
+        assert made.is_public
 
 
 def test_workers_that_are_gone_are_found_at_once(world: Worlds) -> None:

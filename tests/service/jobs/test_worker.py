@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,14 +15,17 @@ import pytest
 
 from service.database.engine import Database
 from service.database.tables import Job
+from service.executors.base import Spec
 from service.executors.devices import Devices
 from service.executors.local import LocalExecutor
+from service.jobs import worker as module
 from service.jobs.board import JobBoard, NewJob
-from service.jobs.states import CANCELED, FAILED, FINAL, QUEUED, SUCCEEDED, TRAINING
+from service.jobs.states import CANCELED, FAILED, FINAL, PREPARING, QUEUED, SUCCEEDED, TRAINING
 from service.jobs.worker import Worker, lives, own_name
 from service.keys import Caller, Keys
 from service.settings import ServiceSettings
 from service.webhooks.outbox import Outbox
+from tests.service.jobs.job_worker import Short
 from tests.service.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("job_worker.py")
@@ -160,6 +164,37 @@ def test_a_worker_that_stops_frees_its_jobs(database: Database, tmp_path: Path) 
     worker.start()
     worker.stop()
     assert not worker._loop.is_alive()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_what_a_stopping_worker_works_on_is_left_before_others_get_it(
+    asks: bool, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage that looks whether to stop is left at once; one that cannot look, such as a large copy, is not released at all."""
+    begun, go = threading.Event(), threading.Event()
+
+    class Long(Short):
+        def begin(self, job: Job, should_stop: Callable[[], bool]) -> Spec | None:
+            begun.set()
+            while not (should_stop() if asks else go.is_set()):
+                go.wait(0.01)
+            return None
+
+    monkeypatch.setattr(module, "STOP_SECONDS", 60.0 if asks else 0.05)
+    board = JobBoard(database, Outbox(), 10)
+    caller = Caller(Keys(database).project("p"), "k", frozenset())
+    job_id = board.create(caller, NewJob("console", is_ready=True)).id
+    stages = {PREPARING: Long(PREPARING, tmp_path)}
+    worker = Worker(board, ServiceSettings(data_dir=tmp_path), LocalExecutor(tmp_path), Devices(("cpu",)), stages, "first")
+    worker.start()
+    assert begun.wait(60)
+    worker.stop()
+    left = board.get(caller.project_id, job_id)
+    assert (left.state, left.owner) == (PREPARING, None if asks else "first")
+    (thread,) = worker._threads.values()
+    assert thread.is_alive() is not asks
+    go.set()
+    thread.join()
 
 
 def test_a_process_is_known_by_its_name() -> None:

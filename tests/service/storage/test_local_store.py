@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +42,20 @@ def test_what_is_put_can_be_read(store: LocalStore, tmp_path: Path) -> None:
     assert (tmp_path / "copy.zip").read_bytes() == b"content"
     (tmp_path / "result").write_bytes(b"more")
     assert store.save("jobs/1/output.zip", tmp_path / "result").size == 4 and (tmp_path / "result").exists()
+
+
+def test_two_who_read_into_the_same_file_do_not_disturb_each_other(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that stops may be at it while the one that goes on with its job is."""
+    put(store, "a", b"content")
+
+    def meanwhile(*words: Any) -> None:
+        monkeypatch.undo()
+        store.download("a", tmp_path / "copy")
+        shutil.copyfileobj(*words)
+
+    monkeypatch.setattr(shutil, "copyfileobj", meanwhile)
+    store.download("a", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"content" and not list(tmp_path.glob("*.part"))
 
 
 def test_keys_may_begin_alike(store: LocalStore) -> None:
