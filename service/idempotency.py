@@ -83,11 +83,14 @@ class IdempotentRequests:
         )
         with self._services.database.writing() as session:
             session.execute(delete(IdempotencyRecord).where(*mine, old))
-            insert = self._services.database.insert(IdempotencyRecord).on_conflict_do_nothing()
             values = {"key_id": key_id, "idempotency_key": key, "request_digest": digest, "created_at": now}
-            if session.scalar(insert.values(**values).returning(IdempotencyRecord.key_id)) is not None:
-                return None
-            return session.scalar(select(IdempotencyRecord).where(*mine))
+            insert = self._services.database.insert(IdempotencyRecord).values(**values).on_conflict_do_nothing()
+            earlier = None
+            while earlier is None:  # the earlier one may be forgotten between the two
+                if session.scalar(insert.returning(IdempotencyRecord.key_id)) is not None:
+                    return None
+                earlier = session.scalar(select(IdempotencyRecord).where(*mine))
+            return earlier
 
     def _end(self, key_id: str, key: str, exchange: _Exchange) -> None:
         """Keep the answer; where there is none that can be kept, forget the request: it may come again."""

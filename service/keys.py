@@ -62,11 +62,9 @@ class Keys:
     def project(self, name: str) -> str:
         """The id of the project of this name, made if there is none."""
         with self._database.writing() as session:
-            found = session.scalar(select(Project.id).where(Project.name == name))
-            if found is None:
-                found = new_id()
-                session.add(Project(id=found, name=name, created_at=self._clock()))
-            return found
+            row = {"id": new_id(), "name": name, "created_at": self._clock()}
+            session.execute(self._database.insert(Project).values(**row).on_conflict_do_nothing())  # two services may begin at once
+            return session.scalars(select(Project.id).where(Project.name == name)).one()
 
     def known_project(self, name: str) -> str:
         """The id of the project of this name; Problem if there is none."""

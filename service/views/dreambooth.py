@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from service.services import Services, services_of
 from service.training.fields import BadInput
 from service.views.replicate import find_training
 from service.views.replicate_jobs import EXPERIMENTAL, experimental_view, new_training, webhook_of
-from service.views.replicate_models import NAME, NewModel, add_model, find_model
+from service.views.replicate_models import NAME, ModelExists, NewModel, add_model, find_model
 from service.views.replicate_pages import page_view
 from service.views.taking import of_bad_input, upload_limit
 
@@ -75,7 +76,8 @@ def _have_model(services: Services, caller: Caller, model: str) -> None:
     except Problem:
         if not re.fullmatch(NAME, name):
             raise invalid([FieldMistake("model", "write owner/name, the name of letters, digits, '.', '_' and '-'")]) from None
-        add_model(services, caller, NewModel(owner=owner, name=name), "model")
+        with suppress(ModelExists):  # another request was faster
+            add_model(services, caller, NewModel(owner=owner, name=name), "model")
 
 
 @router.get(f"/{APART}/trainings")

@@ -26,6 +26,11 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 LINKS = ("github_url", "paper_url", "license_url", "cover_image_url")
 
 
+class ModelExists(Problem):
+    def __init__(self, name: str):
+        super().__init__(409, "Model exists", f"there is a model {name} already", field="name")
+
+
 class NewModel(BaseModel):
     owner: str
     name: str = Field(pattern=NAME)
@@ -106,7 +111,7 @@ def add_model(services: Services, caller: Caller, new: NewModel, field: str = "o
         with services.database.writing() as session:
             session.add(model)
     except IntegrityError:
-        raise Problem(409, "Model exists", f"there is a model {new.owner}/{new.name} already", field="name") from None
+        raise ModelExists(f"{new.owner}/{new.name}") from None
     return model
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import Connection, event, select
 
 from service.database.engine import Database
 from service.database.tables import ApiKey
@@ -45,6 +45,17 @@ def test_only_a_digest_is_stored(database: Database) -> None:
     assert secret not in str(vars(row))
     assert keys.check(key) is not None
     assert keys.check(key[:-1] + ("a" if key[-1] != "a" else "b")) is None
+
+
+def test_two_services_that_begin_at_once_make_one_project(database: Database) -> None:
+    keys, others = Keys(database), iter(["other"])
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def meanwhile(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO projects") and (faster := next(others, None)):
+            connection.exec_driver_sql(f"INSERT INTO projects (id, name, created_at) VALUES ('{faster}', 'default', 0)")
+
+    assert keys.project("default") == keys.project("default") == "other"
 
 
 @pytest.mark.parametrize("key", ["", "tadpole_", "tadpole_a_b_c", "tadpole__", "other_a_b", "tadpole_\0_x", "x" * 5000])

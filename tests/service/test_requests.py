@@ -1,6 +1,7 @@
 """What every request meets: health, errors in one form, limits, idempotency."""
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, event, select
 from starlette.types import Message, Receive, Scope, Send
 
 from service.database.engine import Database
@@ -247,6 +248,27 @@ def test_a_request_that_is_being_worked_on_is_not_begun_again(client: TestClient
 
     assert client.post("/slow", headers={"Idempotency-Key": "k"}).json() == "done"
     assert inner == [409]
+
+
+def test_a_request_that_is_forgotten_as_the_same_one_comes_again_is_done_once_more(
+    client: TestClient, calls: list[Any], services: Services, key: str
+) -> None:
+    """It failed just then, and left no answer. Of the one that comes now, there is one afterwards."""
+    found = services.keys.check(key)
+    assert found is not None
+    with services.database.writing() as session:
+        session.add(IdempotencyRecord(key_id=found.key_id, idempotency_key="k", request_digest="d", created_at=time.time()))
+    failing = iter(["the first one"])
+
+    @event.listens_for(services.database.engine, "after_cursor_execute")
+    def meanwhile(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO idempotency_records") and next(failing, None):
+            connection.exec_driver_sql("DELETE FROM idempotency_records")
+
+    answers = [client.post("/echo", content=b"a", headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    assert [answer.headers.get("Idempotent-Replayed") for answer in answers] == [None, "true"]
+    assert answers[0].json() == answers[1].json()
+    assert len(calls) == 1
 
 
 def test_a_problem_can_ask_for_patience() -> None:

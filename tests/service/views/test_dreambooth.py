@@ -13,8 +13,10 @@ from sqlalchemy import select
 from service.assembly import own_content
 from service.database.tables import Job, WebhookMessage
 from service.keys import Caller
+from service.problems import not_found
 from service.services import Services
 from service.trainers import OUR_VERSION
+from service.views import dreambooth
 
 BODY = {
     "input": {
@@ -52,6 +54,19 @@ def test_the_request_of_the_document(root: str, client: TestClient, services: Se
 def test_only_input_and_model_are_needed_and_null_is_nothing(client: TestClient) -> None:
     answer = client.post("/v1/trainings", json={"input": BODY["input"], "model": "default/other", "webhook": None, "notes": None})
     assert (answer.status_code, answer.json()["webhook_completed"]) == (201, None)
+
+
+def test_two_requests_at_once_may_name_the_same_new_model(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found_by_neither(*_: object) -> None:
+        monkeypatch.undo()
+        assert client.post("/v1/trainings", json=BODY).status_code == 201  # the other one is faster
+        raise not_found("model")
+
+    monkeypatch.setattr(dreambooth, "find_model", found_by_neither)
+    answer = client.post("/v1/trainings", json=BODY)
+    assert answer.status_code == 201, answer.text
+    assert len(client.get("/v1/trainings").json()["results"]) == 2
+    assert len(client.get("/v1/models").json()["results"]) == 1
 
 
 @pytest.mark.parametrize(
