@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from library.config.load import Settings, load_settings
@@ -14,9 +13,9 @@ from library.train.caching_plan import make_caching_plan
 from library.train.console import set_up_logging
 from library.train.plan import make_plan
 from library.train.signals import FINISHES_STEP, StopRequest
+from library.train.status import write_exit, write_status
 
 USER_MISTAKE = 2
-STATUS_FILE = "TADPOLE_STATUS_FILE"  # launch.py reads from it the process to signal, and the exit code
 
 
 def main(script: Script, argv: list[str] | None = None) -> NoReturn:
@@ -28,7 +27,7 @@ def main(script: Script, argv: list[str] | None = None) -> NoReturn:
         for message in error.messages:
             print(f"error: {message}", file=sys.stderr)
         code = USER_MISTAKE
-    write_status(f"exit {code}")
+    write_exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
@@ -88,9 +87,3 @@ def plan_and_cache(settings: Settings, stop_request: StopRequest) -> int:
 def is_main() -> bool:
     """Whether this is the process that speaks, where the launcher has started several."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def write_status(line: str) -> None:
-    if path := os.environ.get(STATUS_FILE):
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")

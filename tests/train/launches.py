@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from library.train.app import STATUS_FILE
+from library.train.status import STATUS_FILE
 from tests.train.runs import ONE_THREAD, ROOT, Workshop
 
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--num_cpu_threads_per_process", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_messages_are_of_one_type_and_bounded():
 
 def test_the_loss_is_the_mean_over_samples(runtime):
     assert runtime.agree([torch.tensor([1.0, 2.0]), torch.tensor([6.0])]) == (3.0, False)
-    runtime.stop_request.ask("SIGTERM", 143)
+    runtime.stop_request.ask(signal.SIGTERM)
     assert runtime.agree([torch.tensor([1.0])]) == (1.0, True)
 
 
@@ -140,7 +141,7 @@ def test_failing_together_alone(runtime):
         pass
     with pytest.raises(UserError, match="no such picture"), runtime.failing_together():
         raise UserError("no such picture")
-    runtime.stop_request.ask("SIGTERM", 143)
+    runtime.stop_request.ask(signal.SIGTERM)
     with pytest.raises(Stopped), runtime.failing_together():
         runtime.stop_request.check()
     with pytest.raises(Stopped), runtime.failing_together():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -206,7 +207,7 @@ def test_averaged_weights_are_measured_and_the_others_trained():
 
 def test_a_stop_cuts_it_short():
     scene = Scene()
-    scene.stop_request.ask("SIGTERM", 143)
+    scene.stop_request.ask(signal.SIGTERM)
     with pytest.raises(Stopped):
         scene.validator()
     assert scene.calls == ["eval", "train"]
