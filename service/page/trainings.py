@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import Header, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
-from service.database.tables import Job
 from service.jobs.routes import log_of
 from service.jobs.states import BEFORE_START, CANCELED, FAILED, FINAL, QUEUED, STAGES, STATES, SUCCEEDED
 from service.logs import READ_AT_ONCE
@@ -17,7 +16,6 @@ from service.page.loss import all_points, as_columns, thinned
 from service.page.rendering import render
 from service.page.routing import Given, TrainerPosted, Visitor, is_asked_by_script, page_router, see
 from service.page.samples import newest, read_name
-from service.page.sessions import Visit
 from service.page.training_facts import (
     API_NAMES,
     course_of,
@@ -30,7 +28,6 @@ from service.page.training_facts import (
     state_name,
 )
 from service.problems import not_found
-from service.services import Services
 
 FILTERS = {
     "all": STATES, "running": STAGES, "waiting": (*BEFORE_START, QUEUED), "succeeded": (SUCCEEDED,), "failed": (FAILED,),
@@ -122,9 +119,12 @@ def file(job_id: str, name: str, visit: Visitor, services: Given) -> RedirectRes
 
 @router.post("/trainings/{job_id}/cancel")
 def cancel(request: Request, job_id: str, sent: TrainerPosted, services: Given) -> Response:
+    """The script that asked sees the end of it as it sees everything else: an answer that shows it might come after that."""
     visit = sent.visit
     job = services.board.cancel(visit.caller.project_id, job_id, f"key {visit.caller.key_id}")
-    return _after(request, services, visit, job)
+    if is_asked_by_script(request):
+        return Response(status_code=204)
+    return see("/trainings" if job.state == CANCELED and job.started_at is None else f"/trainings/{job.id}")
 
 
 @router.post("/trainings/{job_id}/resume")
@@ -143,10 +143,3 @@ def send_again(request: Request, job_id: str, message_id: str, sent: TrainerPost
         deliveries = services.deliveries.listed(job.project_id, job.id)
         return render(request, "parts/deliveries.html.jinja", sent.visit, job=job, deliveries=deliveries)
     return see(f"/trainings/{job.id}#deliveries")
-
-
-def _after(request: Request, services: Services, visit: Visit, job: Job) -> Response:
-    """The script that asked gets what has changed; who sent the form, the page."""
-    if is_asked_by_script(request):
-        return render(request, "parts/status.html.jinja", visit, facts=facts_of(services, visit, job))
-    return see("/trainings" if job.state == CANCELED and job.started_at is None else f"/trainings/{job.id}")

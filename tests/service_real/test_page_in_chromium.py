@@ -164,6 +164,17 @@ def figure(page: webdriver.Chrome, name: str) -> str:
                                ".nextElementSibling.textContent", name)  # fmt: skip
 
 
+def until_it_goes_on(page: webdriver.Chrome) -> None:
+    """And what can be pressed stays: it is replaced with the state, which comes before the figures and after the losses."""
+    until(lambda: state(page) == "Training")
+    until_steps_change(page)
+
+
+def until_steps_change(page: webdriver.Chrome) -> None:
+    steps = figure(page, "Steps")
+    until(lambda: figure(page, "Steps") != steps)
+
+
 def points(page: webdriver.Chrome) -> int:
     return page.execute_script("return window.__chart ? window.__chart.data[0].length : 0")
 
@@ -175,6 +186,7 @@ def test_from_pictures_to_a_result(page: webdriver.Chrome, served: Served, axe: 
     photograph(page, "live")
     until(lambda: state(page) == "Succeeded")
     until(lambda: points(page) == 20)
+    until(lambda: present(page, "#files a"))  # parts come one after the other, and this is the last of these
     assert len(present(page, "#samples img")) == 2  # in the middle and at the end
     assert present(page, "#log span") and len(present(page, ".stages .done")) == 4
     page.execute_script("document.getElementById('log-axis').click(); document.getElementById('rate-axis').click()")
@@ -215,11 +227,10 @@ def try_the_model(page: webdriver.Chrome, served: Served, axe: str) -> None:
 def test_cancel_and_resume(page: webdriver.Chrome, served: Served, tmp_path: Path) -> None:
     job_id = begin(page, served, tmp_path, "stopped-frog", steps=100_000)
     until(lambda: points(page) > 3)
-    assert state(page) == "Training"
+    until_it_goes_on(page)
     cancel = page.find_element(By.ID, "cancel")
     page.execute_script("arguments[0].focus()", cancel)
-    steps = figure(page, "Steps")
-    until(lambda: figure(page, "Steps") != steps)
+    until_steps_change(page)
     assert page.switch_to.active_element == cancel  # it is still the same: what goes on each second has not replaced it
     photograph(page, "running")
     cancel.click()
@@ -231,6 +242,7 @@ def test_cancel_and_resume(page: webdriver.Chrome, served: Served, tmp_path: Pat
     page.find_element(By.ID, "resume").click()
     until(lambda: not page.current_url.endswith(job_id) and present(page, ".stages"))
     until(lambda: points(page) > before)
+    until_it_goes_on(page)
     page.find_element(By.ID, "cancel").click()
     page.switch_to.alert.accept()
     until(lambda: state(page) == "Canceled")
