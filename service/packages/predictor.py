@@ -93,14 +93,17 @@ class Predictor:
             running = self._warm(package, is_wanted)
             return self._ask(running, prediction_id, inputs, is_wanted)
 
-    def stop(self) -> None:
-        """End what is warm. A prediction that runs fails."""
+    def stop(self) -> str:
+        """End what is warm; a prediction that runs fails. What it said last."""
         running, self._running = self._running, None
-        if running is not None:
-            self._executor.cancel(running.handle, END_GRACE_SECONDS)
-            self._wait_for_its_end(running, 3 * END_GRACE_SECONDS)  # two models at once may be more than the memory holds
-            running.client.close()
-            shutil.rmtree(running.folder, ignore_errors=True)
+        if running is None:
+            return ""
+        self._executor.cancel(running.handle, END_GRACE_SECONDS)
+        self._wait_for_its_end(running, 3 * END_GRACE_SECONDS)  # two models at once may be more than the memory holds
+        running.client.close()
+        told = _last_line(running.log)
+        shutil.rmtree(running.folder, ignore_errors=True)
+        return told
 
     def _wait_for_its_end(self, running: _Running, most_seconds: float) -> None:
         deadline = time.monotonic() + most_seconds
@@ -193,9 +196,8 @@ class Predictor:
         if not isinstance(answer, httpx.HTTPError):
             self.stop()
             raise answer
-        self._wait_for_its_end(running, END_GRACE_SECONDS)  # what it said last is written by then
-        told = _last_line(running.log)
-        self.stop()
+        self._wait_for_its_end(running, END_GRACE_SECONDS)  # by itself, so that what it says last is the reason
+        told = self.stop()
         raise PredictorFailed(f"the package ended while it drew: {told or type(answer).__name__}") from None
 
     def _cancel(self, running: _Running, prediction_id: str) -> None:

@@ -9,10 +9,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from service.executors.local import LocalExecutor
+from service.packages import predictor as module
 from service.packages.predictor import Answer, NotWanted, Predictor, PredictorFailed, PredictorRules, Runnable
 from tests.service.executors.jobs import wait_for
 from tests.service.packages.fake_packages import fake_package
@@ -64,6 +67,29 @@ def test_one_that_dies_is_started_again(predictor: Predictor, tmp_path: Path) ->
     with pytest.raises(PredictorFailed, match="the package ended while it drew: error: killed by a frog"):
         predictor.predict(one, "p", {"prompt": "die"})
     assert predictor.predict(one, "q", {"prompt": "a frog"}).status == "succeeded"
+
+
+def test_what_it_said_last_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes its log may be slow, and it is known to be written only when the package has ended."""
+    log, status = tmp_path / "log", ["running"]
+
+    def cancel(_handle: str, _grace: float) -> None:
+        log.write_text("loaded\nerror: killed by a frog\n", encoding="utf-8")
+        status[0] = "ended"
+
+    def broken(request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            raise httpx.ReadError("the connection was reset")
+        return httpx.Response(200, json={"status": "READY"})
+
+    log.write_text("loaded\n", encoding="utf-8")
+    executor = SimpleNamespace(status=lambda _: SimpleNamespace(state=status[0]), cancel=cancel)
+    predictor = Predictor(executor, RULES)  # type: ignore[arg-type]
+    client = httpx.Client(transport=httpx.MockTransport(broken), base_url="http://package")
+    predictor._running = module._Running("one", "handle", tmp_path, log, client)
+    monkeypatch.setattr(module, "END_GRACE_SECONDS", 0.0)
+    with pytest.raises(PredictorFailed, match="the package ended while it drew: error: killed by a frog"):
+        predictor.predict(Runnable("one", tmp_path), "p", {})
 
 
 def test_one_that_cannot_start_says_why(predictor: Predictor, tmp_path: Path) -> None:
