@@ -16,6 +16,7 @@ HAS_PROC = sys.platform.startswith("linux")
 BOOT_ID = PROC / "sys/kernel/random/boot_id"
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 HANDLE_VARIABLE = "TADPOLE_HANDLE"  # in the environment of all that a job starts
+MOST_LOOKS = 100  # something may start processes as fast as we find them
 SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 QUERY_LIMITED_INFORMATION, STILL_ACTIVE = 0x1000, 259  # <winnt.h>, <minwinbase.h>
 
@@ -82,18 +83,30 @@ def send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def kill_those_of(handle: str) -> list[int]:
-    """Kill what a job has left behind whose runner was killed, found by its environment; those that were found."""
-    if not HAS_PROC:
-        return []
+def kill_those_of(handle: str) -> None:
+    """Kill what a job has left behind whose runner was killed, found by its environment.
+
+    Two looks in a row have to find nothing: who becomes another program shows no environment for a moment, and who is found
+    may just have started others.
+    """
+    seen_none = 0
+    for _ in range(MOST_LOOKS if HAS_PROC else 0):
+        found = _those_of(handle)
+        for pid in found:
+            send(pid, KILL)
+        seen_none = 0 if found else seen_none + 1
+        if seen_none == 2:
+            return
+        time.sleep(0.01)
+
+
+def _those_of(handle: str) -> list[int]:
     mark, found = f"{HANDLE_VARIABLE}={handle}".encode(), []
     for entry in PROC.iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             with suppress(OSError):
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
-    for pid in found:
-        send(pid, KILL)
     return found
 
 

@@ -196,6 +196,24 @@ def test_a_job_whose_runner_is_killed_is_lost_and_nothing_of_it_runs_on(tmp_path
         wait_for(lambda: is_gone(main) and is_gone(stray))
 
 
+@LINUX
+def test_what_becomes_another_program_just_then_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment, it shows no environment."""
+    with subprocess.Popen(["sleep", "1000"], env={**os.environ, processes.HANDLE_VARIABLE: str(tmp_path)}) as stray:
+        environ, read, looks = Path(f"/proc/{stray.pid}/environ"), Path.read_bytes, []
+
+        def read_bytes(path: Path) -> bytes:
+            looks.append(path)
+            return b"" if path == environ and looks.count(path) == 1 else read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+        processes.kill_those_of(str(tmp_path))
+        try:
+            assert is_gone(stray.pid)
+        finally:
+            stray.kill()
+
+
 def test_a_job_that_is_interrupted_from_outside_can_save_and_is_lost(tmp_path: Path) -> None:
     """As when the machine is shut down."""
     executor, spec = local(tmp_path), shell(tmp_path, "trap 'echo saved; exit 143' TERM; echo ready; while :; do sleep 0.05; done")
