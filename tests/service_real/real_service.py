@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import httpx
 
 from tests.service.training.small_pictures import write_picture
-from tests.service_real.slurm_cluster import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "runwayml/stable-diffusion-v1-5"  # what clients ask for: here it is the embedded base
@@ -45,14 +44,13 @@ class RealService:
         if beside is None:
             self._write_settings({"sandbox": "never", **settings})
         self._file = self.output.open("wb")
-        (port,) = free_ports(1)
-        self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "service.serve", "--data_dir", str(self.data), "--port", str(port)]
+        command = [sys.executable, "-m", "service.serve", "--data_dir", str(self.data), "--port", "0"]
         whole = {**os.environ, **(environment or {}), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, cwd=folder, env=whole, stdout=self._file, stderr=subprocess.STDOUT)
         try:
             wait_for(lambda: "startup complete" in self.text() or self.process.poll() is not None, START_SECONDS, "the service to start")
             assert self.process.poll() is None, self.text()
+            self.url = re.findall(r"http://127\.0\.0\.1:\d+", self.text())[0]
             self.key = beside.key if beside else re.findall(r"tadpole_[a-z0-9]+_[A-Za-z0-9]+", self.text())[0]
         except BaseException:
             self.close()

@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +93,10 @@ class Workshop:
     ) -> tuple[Outcome, Outcome]:
         """The same by two processes, told of each other as accelerate's launcher tells them. Both `prepare` before they begin."""
         arguments = ["--config_file", str(self.config(name, **options)), *flags]
-        together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        meeting = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # its port is taken by nobody else
+        together = {
+            "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+        }  # fmt: skip
         logs, processes = [], []
         for rank in ("0", "1"):
             logs.append(self.folder / f"{name}.rank{rank}.log")
@@ -229,12 +231,6 @@ def _train_as(
     if prepare is not None:
         prepare()
     _train(log, script, arguments, [], {})
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 def _train_counting(log: Path, script: str, arguments: list[str], functions: list[str], counts: Path) -> None:
