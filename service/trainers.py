@@ -30,7 +30,7 @@ from service.training.fields import (
     read_fields,
     schema_of,
 )
-from service.training.job_folder import JobFolder
+from service.training.job_folder import JobFolder, write_whole
 from service.training.request import ADDRESS
 
 MANIFEST = "trainer.toml"
@@ -83,7 +83,7 @@ class Trainer:
         assert self.folder is not None and self.command
         folder.output.mkdir(parents=True, exist_ok=True)
         file = folder.root / "inputs.json"
-        file.write_text(json.dumps(inputs, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(file, json.dumps(inputs, indent=1, ensure_ascii=False) + "\n")
         places = {
             "package": self.folder, "inputs": file, "instance": folder.instance_pictures, "classes": folder.class_pictures,
             "output": folder.output,

@@ -14,9 +14,10 @@ from service.executors.base import Spec, Status
 from service.jobs.results import pack, result_files
 from service.jobs.stages import StageFailed, Stopped
 from service.jobs.states import BUILDING
-from service.jobs.workshop import InProcess, told_in, write_whole
+from service.jobs.workshop import InProcess, told_in
 from service.masking import mask
 from service.storage.space import means_full
+from service.training.job_folder import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 CONVERTER = "tools/attn_procs.py"

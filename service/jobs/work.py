@@ -22,12 +22,12 @@ from service.jobs.handing_over import Building, Publishing
 from service.jobs.results import OUTPUT_ZIP
 from service.jobs.stages import Stage, StageFailed, Stopped, unless_stopped
 from service.jobs.states import BUILDING, PREPARING, PUBLISHING, TRAINING
-from service.jobs.workshop import InProcess, Workshop, told_in, write_whole
+from service.jobs.workshop import InProcess, Workshop, told_in
 from service.masking import mask
 from service.storage.store import NoSuchObject, TooLarge
 from service.training.fields import BadInput
 from service.training.job_files import write_run
-from service.training.job_folder import JobFolder
+from service.training.job_folder import JobFolder, write_whole
 from service.training.resolved import ResolvedRequest, with_class_pictures
 
 ROOT = Path(__file__).resolve().parents[2]

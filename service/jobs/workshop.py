@@ -88,9 +88,3 @@ def told_in(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace")[-8192:].splitlines() if log.exists() else []
     told = [line.partition("error: ")[2] for line in lines if "error: " in line]
     return mask(told[-1][:1000].replace("\0", "")) if told else ""  # PostgreSQL takes no NUL
-
-
-def write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -15,7 +15,7 @@ from service.packages.inputs import openapi_of
 from service.packages.registry import NewVersion, Registered, Registry, model_name
 from service.packages.templates import LORA, Template, Templates
 from service.training.fields import BadInput
-from service.training.job_folder import JobFolder
+from service.training.job_folder import JobFolder, write_whole
 from service.training.resolved import ResolvedRequest
 
 BUILT = "package.json"  # in the job's folder: what came of it; it is written last
@@ -50,9 +50,7 @@ class Publisher:
             package = build(template, self._ingredients(job, folder, resolved, template), self.data_dir / PACKAGES, should_stop)
         except CannotBuild as error:
             return [f"no package was built: {error}"]
-        temporary = done.with_name(f".{BUILT}.part")
-        temporary.write_text(json.dumps({"version": package.version_id, "template": template.name}), encoding="utf-8")
-        temporary.replace(done)
+        write_whole(done, json.dumps({"version": package.version_id, "template": template.name}))
         return []
 
     def register(self, job: Job, folder: JobFolder, resolved: ResolvedRequest) -> Registered | None:

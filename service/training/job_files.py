@@ -20,7 +20,7 @@ from library.config.values import value_from_file
 from library.errors import UserError
 from service.training.advanced import SCRIPT_OF
 from service.training.fields import BadInput, FieldProblem
-from service.training.job_folder import OUTPUT_NAME, JobFolder
+from service.training.job_folder import OUTPUT_NAME, JobFolder, write_whole
 from service.training.request import MOST_SEED
 from service.training.resolved import ResolvedRequest
 
@@ -47,7 +47,7 @@ def write_run(resolved: ResolvedRequest, folder: JobFolder) -> Launch:
         _write(folder.prompts_file, {"prompt": {"subset": _prompts(resolved)}})
     _write(folder.run_file, run_options(resolved, folder))
     used = {name: value for name, value in resolved.to_json().items() if name != "request"}
-    folder.arguments_file.write_text(json.dumps(used, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder.arguments_file, json.dumps(used, indent=1, ensure_ascii=False) + "\n")
     going_on = ("--resume", "latest") if folder.has_state() else ()
     arguments = ("--config_file", str(folder.run_file), *going_on)
     return Launch(SCRIPT_OF[resolved.request.method], arguments, dict(_OFFLINE), resolved.processes)
@@ -208,7 +208,7 @@ def _prompts(resolved: ResolvedRequest) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text("\n".join(_toml(content)) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join(_toml(content)) + "\n")
 
 
 def _toml(content: Mapping[str, Any], place: str = "") -> list[str]:

@@ -98,3 +98,10 @@ class JobFolder:
 
     def count_pictures(self, folder: Path) -> int:
         return sum(bool(PICTURES.fullmatch(path.name)) for path in folder.iterdir()) if folder.is_dir() else 0
+
+
+def write_whole(path: Path, text: str) -> None:
+    """In one step: a trainer that just starts may read the file that is there, which a killed service wrote."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -102,6 +102,16 @@ def test_it_leaves_its_zip(folder, tmp_path):
     assert (inputs["instance_prompt"], pictures) == (INPUTS["instance_prompt"], 1)
 
 
+def test_a_trainer_that_starts_reads_whole_inputs_while_they_are_written_again(folder, tmp_path):
+    """The service that started it was killed, and the next one does not know yet that it runs."""
+    trainer, job = read_trainers(folder).select("1.0"), JobFolder(tmp_path / "job")
+    trainer.prepare(trainer.read(INPUTS), job)
+    with (job.root / "inputs.json").open(encoding="utf-8") as reading:
+        trainer.prepare(trainer.read({**INPUTS, "steps": 7}), job)
+        assert json.load(reading)["steps"] == 3
+    assert json.loads((job.root / "inputs.json").read_text(encoding="utf-8"))["steps"] == 7
+
+
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [

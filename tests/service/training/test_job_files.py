@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,18 @@ def test_a_training_that_broke_off_goes_on(folder):
     state.mkdir(parents=True)
     (state / "train_state.json").write_text("{}", encoding="utf-8")
     assert write_run(request, folder).arguments[2:] == ("--resume", "latest")
+
+
+def test_a_trainer_that_starts_reads_whole_files_while_they_are_written_again(folder):
+    request = resolved(from_replicate.read(REPLICATE), folder)
+    write_run(request, folder)
+    files = (folder.run_file, folder.dataset_file, folder.prompts_file, folder.arguments_file)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(path.open(encoding="utf-8")) for path in files]
+        before = [path.read_text(encoding="utf-8") for path in files]
+        write_run(resolved(from_replicate.read(REPLICATE | {"resolution": 128, "learning_rate": 2e-6}), folder), folder)
+        assert [file.read() for file in opened] == before
+    assert all(path.read_text(encoding="utf-8") != text for path, text in zip(files, before, strict=True))
 
 
 def test_the_environment_reaches_no_hub(folder):
