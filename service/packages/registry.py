@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from service.database.engine import Database
 from service.database.tables import AuditEntry, Model, Project, Version
@@ -68,9 +69,7 @@ class Registry:
                 "id": new_id(), "project_id": project_id, "owner": owner, "name": name, "visibility": "private",
                 "description": description, "hardware": None, "details": {}, "run_count": 0, "created_at": now,
             }  # fmt: skip
-            session.execute(self._database.insert(Model).values(**model_row).on_conflict_do_nothing())
-            mine = (Model.project_id == project_id, Model.owner == owner, Model.name == name)
-            model = session.scalars(select(Model).where(*mine)).one()
+            model = self._made(session, model_row)
             version_row = {
                 "project_id": project_id, "id": new.id, "model_id": model.id, "job_id": new.job_id, "label": new.label,
                 "notes": new.notes, "template": new.template, "cog_version": new.cog_version,
@@ -82,6 +81,16 @@ class Registry:
                 session.add(AuditEntry(time=now, project_id=project_id, action="version added", subject_id=new.id, details=facts))
             version = session.scalars(select(Version).where(Version.project_id == project_id, Version.id == new.id)).one()
         return Registered(model, version)
+
+    def _made(self, session: Session, row: Mapping[str, Any]) -> Model:
+        """The model, which nobody deletes before the version is there, too."""
+        made = self._database.insert(Model).values(**row).on_conflict_do_nothing()
+        mine = (Model.project_id == row["project_id"], Model.owner == row["owner"], Model.name == row["name"])
+        model: Model | None = None
+        while model is None:  # one that was there may be deleted between the two
+            session.execute(made)
+            model = session.scalar(select(Model).where(*mine).with_for_update(read=True, key_share=True))
+        return model
 
     def find(self, project_id: str, owner: str, name: str, version: str | None = None) -> Registered | None:
         """A version by its id or its label, the newest where several have it; without one, the newest of the model."""

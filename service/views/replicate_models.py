@@ -64,10 +64,11 @@ def show(owner: str, name: str, caller: Reader, services: Given) -> dict[str, An
 def remove(owner: str, name: str, caller: Trainer, services: Given) -> None:
     """Of a model that has no versions any more."""
     model = find_model(services, caller, owner, name)
-    with services.database.writing() as session:
-        if session.scalar(select(Version.id).where(Version.model_id == model.id).limit(1)):
-            raise Problem(409, "Model has versions", "this model has versions; delete them first")
-        session.execute(delete(Model).where(Model.id == model.id))
+    try:
+        with services.database.writing() as session:
+            session.execute(delete(Model).where(Model.id == model.id))
+    except IntegrityError:  # versions refer to it
+        raise Problem(409, "Model has versions", "this model has versions; delete them first") from None
 
 
 @router.get("/{owner}/{name}/versions")

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, event, select
 
 from service.database.engine import Database
 from service.database.tables import AuditEntry, Model
@@ -35,6 +35,21 @@ def test_a_model_comes_with_its_first_version(registry: Registry, project: str, 
     registry.add(project, "frog", replace(NEW, id="cd34"))
     with database.reading() as session:
         assert len(session.scalars(select(Model)).all()) == 1
+
+
+def test_a_model_that_is_deleted_as_its_version_comes_is_made_again(registry: Registry, project: str, database: Database) -> None:
+    registry.remove(registry.add(project, "frog", NEW))
+    deleting = iter(["by its owner"])
+
+    @event.listens_for(database.engine, "after_cursor_execute")
+    def meanwhile(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO models") and next(deleting, None):
+            connection.exec_driver_sql("DELETE FROM models")
+
+    made = registry.add(project, "frog", NEW, "Frogs.")
+    assert (made.name, made.model.description) == ("default/frog:ab12", "Frogs.")
+    found = registry.by_id(project, "ab12")
+    assert found is not None and found.model.id == made.model.id
 
 
 def test_what_is_there_is_not_changed(registry: Registry, project: str, database: Database) -> None:
