@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,10 @@ PATIENCE_SECONDS = 540.0  # a machine may be slow and busy; nothing waits that l
 
 
 def shell(folder: Path, script: str, **more: Any) -> Spec:
-    """A job that runs a script of the shell in its folder."""
+    """A job that runs a script of the shell in its folder. Of a job that is lost, all of its name is killed: no other test has it."""
     job = folder / "job"
     job.mkdir(parents=True, exist_ok=True)
-    values = {"job_id": "j1", "stage": "training", "environment": {}, "cwd": job, "log": folder / "log.txt", "folder": job, **more}
+    values = {"job_id": f"j{zlib.crc32(bytes(folder)):08x}", "stage": "training", "environment": {}, "cwd": job, "log": folder / "log.txt", "folder": job, **more}
     return Spec(argv=("/bin/sh", "-c", script), **values)
 
 

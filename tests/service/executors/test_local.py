@@ -104,11 +104,12 @@ def test_a_job_outlives_the_process_that_submitted_it(tmp_path: Path) -> None:
         wait_for(lambda: text(tmp_path / "log.txt") == "before\n")
         os.kill(service.pid, signal.SIGKILL)
     executor = local(tmp_path)
-    adopted = executor.adopt("tadpole-j1-training-1")
+    handle = shell(tmp_path, script).handle
+    adopted = executor.adopt(handle)
     assert adopted is not None
     assert adopted.state == "running"
     (tmp_path / "job" / "go").touch()
-    assert over(executor, "tadpole-j1-training-1").exit_code == 5
+    assert over(executor, handle).exit_code == 5
     assert text(tmp_path / "log.txt") == "before\nafter\n"
 
 

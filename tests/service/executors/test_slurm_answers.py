@@ -94,9 +94,9 @@ def test_what_sbatch_is_told(programs: Programs, tmp_path: Path, spec: Spec) -> 
     executor = SlurmExecutor(tmp_path / "runs", options=["--partition=gpu"], gpus=1)
     executor.submit(spec)
     told = " ".join(programs.called("sbatch"))
-    assert "--job-name tadpole-j1-training-1 --comment tadpole-j1-training-1 --no-requeue --export NIL" in told
+    assert f"--job-name {spec.handle} --comment {spec.handle} --no-requeue --export NIL" in told
     assert "--nodes 2 --ntasks 2 --ntasks-per-node 1 --gpus-per-node 4" in told
-    assert told.endswith(f"--partition=gpu {tmp_path}/runs/tadpole-j1-training-1/job.sh")
+    assert told.endswith(f"--partition=gpu {tmp_path}/runs/{spec.handle}/job.sh")
     programs.answer("squeue", "17|PENDING||None\n")
     (tmp_path / "bin" / "sbatch.called").unlink()
     executor.submit(spec)
@@ -108,7 +108,7 @@ def test_canceling_leaves_a_moment_before_slurm_kills(programs: Programs, tmp_pa
     executor.submit(spec)
     executor.cancel(spec.handle, grace=60)
     assert record(tmp_path, spec).asked_to_end() == 25
-    assert programs.called("scancel") == ["--name=tadpole-j1-training-1"]
+    assert programs.called("scancel") == [f"--name={spec.handle}"]
 
 
 def test_no_answer_is_no_news(programs: Programs, tmp_path: Path, spec: Spec) -> None:
