@@ -135,11 +135,13 @@ def go_on(job_id: str, sent: TrainerPosted, services: Given) -> Response:
 
 @router.post("/trainings/{job_id}/deliveries/{message_id}/retry")
 def send_again(request: Request, job_id: str, message_id: str, sent: TrainerPosted, services: Given) -> Response:
-    """A webhook that did not arrive, or was lost there."""
+    """A webhook that did not arrive, or was lost there. The script sees what becomes of it as long as the training goes on."""
     job = services.board.get(sent.visit.caller.project_id, job_id)
     if not services.deliveries.retry(job.project_id, job.id, message_id):
         raise not_found("webhook of this training")
     if is_asked_by_script(request):
+        if services.board.get(job.project_id, job.id).state not in FINAL:
+            return Response(status_code=204)
         deliveries = services.deliveries.listed(job.project_id, job.id)
         return render(request, "parts/deliveries.html.jinja", sent.visit, job=job, deliveries=deliveries)
     return see(f"/trainings/{job.id}#deliveries")

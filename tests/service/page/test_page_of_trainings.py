@@ -11,6 +11,7 @@ from sqlalchemy import update
 
 from service.database.tables import Job, WebhookMessage
 from service.jobs.board import NewJob
+from service.jobs.states import PREPARING, QUEUED
 from service.page.again import inputs_of
 from service.services import Services
 from service.training import from_console
@@ -119,6 +120,21 @@ def test_a_webhook_that_was_given_up_is_sent_again(browser: TestClient, other_br
     assert part.status_code == 200 and "Given up" not in part.text
     [message] = services.deliveries.listed(job.project_id, job.id)
     assert message.next_attempt_at is not None and message.delivered_at is None
+
+
+def test_a_webhook_of_a_training_that_goes_on_is_shown_as_all_else_is(browser: TestClient, services: Services, caller, csrf) -> None:
+    """An answer that comes late could take the place of the news that it has arrived."""
+    hook = NewJob(api="console", webhook="https://example.org/hook", webhook_events=("logs",), is_ready=True)
+    job = services.board.create(caller, hook)
+    assert services.board.advance(job.id, QUEUED, PREPARING)
+    services.board.announce_logs(job.id)
+    [message] = services.deliveries.listed(job.project_id, job.id)
+    with services.database.writing() as session:
+        session.execute(update(WebhookMessage).values(attempts=1, next_attempt_at=None, last_status=500))
+    answer = browser.post(f"/trainings/{job.id}/deliveries/{message.id}/retry", data={"csrf": csrf}, headers={"HX-Request": "true"})
+    assert (answer.status_code, answer.text) == (204, "")
+    [message] = services.deliveries.listed(job.project_id, job.id)
+    assert message.next_attempt_at is not None
 
 
 def test_pictures_come_from_the_training_and_from_nowhere_else(browser: TestClient, services: Services, training: Make) -> None:
