@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import psutil
 
 from tests.service.training.small_pictures import write_picture
 
@@ -50,11 +51,17 @@ class RealService:
         try:
             wait_for(lambda: "startup complete" in self.text() or self.process.poll() is not None, START_SECONDS, "the service to start")
             assert self.process.poll() is None, self.text()
-            self.url = re.findall(r"http://127\.0\.0\.1:\d+", self.text())[0]
+            self.url = f"http://127.0.0.1:{self._port()}"
             self.key = beside.key if beside else re.findall(r"tadpole_[a-z0-9]+_[A-Za-z0-9]+", self.text())[0]
         except BaseException:
             self.close()
             raise
+
+    def _port(self) -> int:
+        """The one that it was given: what it says of its address may be the public one."""
+        connections = psutil.Process(self.process.pid).net_connections("tcp")
+        (port,) = {found.laddr.port for found in connections if found.status == psutil.CONN_LISTEN}
+        return int(port)
 
     def _write_settings(self, settings: Mapping[str, object]) -> None:
         self.data.mkdir(parents=True)
