@@ -29,6 +29,7 @@ from service.training.first_models import EMBEDDED, write_first_models
 
 USER_MISTAKE = 2
 NO_ROOM = 1
+KEEP_ALIVE_SECONDS = 75  # longer than clients pause that ask again and again: what is sent as a connection is closed gets no answer
 STOP_SECONDS = 5  # that requests get to end when the service stops; who follows a log would stay for ever
 
 
@@ -61,7 +62,10 @@ def main(argv: Sequence[str]) -> int:
         return NO_ROOM
     gc.collect()
     gc.freeze()  # what is there by now stays: to look through it for garbage takes 0.1 s, in which nobody is answered
-    config = uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=STOP_SECONDS)
+    config = uvicorn.Config(
+        app, log_config=None, server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )  # fmt: skip
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes them over, ends well, and then sends them to who had them before
         signal.signal(number, lambda _number, _frame: None)
     uvicorn.Server(config).run([listener])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from service.app import create_app
 from service.jobs.board import NewJob
@@ -104,6 +105,23 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert main(["--data_dir", str(tmp_path), "--port", str(other.getsockname()[1])]) == 2
     assert "name another --port" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_connections_live_on_while_clients_and_proxies_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients ask every 5, 10 or 60 seconds, proxies keep connections for 60: one that is closed just then loses a request."""
+    made: list[uvicorn.Config] = []
+
+    class NoServer:
+        def __init__(self, config: uvicorn.Config) -> None:
+            made.append(config)
+
+        def run(self, sockets: list[socket.socket]) -> None:
+            sockets[0].close()
+
+    monkeypatch.setattr(uvicorn, "Server", NoServer)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert main(["--data_dir", str(tmp_path), "--port", "0"]) == 0
+    assert made[0].timeout_keep_alive > 60
 
 
 def test_the_first_list_of_base_models(tmp_path: Path) -> None:
