@@ -112,7 +112,7 @@ class Runtime:
 
     def agree(self, losses: list[Tensor]) -> tuple[float, bool]:
         """The mean loss of a step over the samples of all processes, and whether any process wants to stop after it."""
-        total = torch.cat(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64)
+        total = torch.cat(losses).cpu().double().sum() if losses else torch.zeros((), dtype=torch.float64)
         count = sum(len(loss) for loss in losses)
         facts = torch.tensor([float(total), float(count), float(self.stop_request.wanted)])
         if self.world_size > 1:

@@ -47,6 +47,7 @@ class WholeModels:
         scaler = self.accelerator.scaler
         if scaler is None:
             return optimizer
+        scaler.scale(torch.zeros((), device=self.device))  # it begins with a loss, and filler copies may be all that there is at first
         if any(parameter.dtype == torch.float16 for group in optimizer.param_groups for parameter in group["params"]):
             scaler._unscale_grads_ = _allowing_float16(scaler._unscale_grads_)  # it refuses such gradients unless told
         return self.accelerator.prepare_optimizer(optimizer)

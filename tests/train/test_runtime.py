@@ -198,3 +198,17 @@ def test_a_filler_copy_has_no_gradient(runtime):
     assert weight.grad is None
     runtime.backward(weight * 2, replace(PLACE, share=0.25))
     assert weight.grad.item() == 0.5
+
+
+def test_a_loss_scaler_is_there_before_the_first_real_batch(runtime, monkeypatch):
+    """A process has filler copies alone, where there are fewer batches than processes."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    monkeypatch.setattr(runtime.accelerator, "scaler", scaler)
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    stepped = runtime.sharing.begin(optimizer, {}, torch.nn.Identity())
+    runtime.backward(weight.sum(), replace(PLACE, share=0.0))
+    weight.grad = torch.full((2,), 4.0)  # scaled, from another process
+    scaler.unscale_(optimizer)
+    stepped.step()
+    assert weight.tolist() == [0.5, 0.5]
