@@ -26,6 +26,7 @@ from library.train.zero import ZeroEngine
 from library.types import BatchPlace
 
 Value = TypeVar("Value")
+USUAL_WAIT_MINUTES = 120  # PyTorch waits 10 with GPUs: less than drawing samples, caching a folder or uploading can take one process
 FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -38,14 +39,14 @@ class Runtime:
         seed: int,
         stop_request: StopRequest,
         sixteen_bit_weights: bool = False,
-        timeout_minutes: int | None = None,  # of waiting for other processes; None: as long as PyTorch does
+        timeout_minutes: int | None = None,  # of waiting for other processes; None: the usual time
         sharing: SharingPlan = WHOLE,
     ):
-        patience = [InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes))] if timeout_minutes else []
+        patience = InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes or USUAL_WAIT_MINUTES))
         # Without a GPU accelerate sees several processes only when told that the CPU is meant.
         has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
         with _unknown_to_accelerate():
-            self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not has_gpu, kwargs_handlers=patience)
+            self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not has_gpu, kwargs_handlers=[patience])
         self.sharing = _make_sharing(self.accelerator, sharing)
         self.frozen_dtype = FROZEN_DTYPES[mixed_precision]  # of weights that are not trained
         self.trained_dtype = self.frozen_dtype if sixteen_bit_weights else torch.float32

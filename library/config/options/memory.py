@@ -26,6 +26,6 @@ class MemoryOptions:
     highvram: bool = option(False, "Leave the VAE in the memory of the GPU after latents are cached.")
     torch_compile: bool = option(False, "Compile the U-Net with torch.compile; the first steps take minutes.")
     dynamo_backend: str = option("inductor", "What torch_compile compiles with.", choices=DYNAMO_BACKENDS)
-    ddp_timeout: int | None = option(None, "Minutes that a process waits for the others before it gives up.", least=1)
+    ddp_timeout: int | None = option(None, "Minutes that a process waits for the others before it gives up; left out: 120.", least=1)
     ddp_gradient_as_bucket_view: bool = option(False, "A setting of PyTorch's DDP, which is not used here.")
     ddp_static_graph: bool = option(False, "A setting of PyTorch's DDP, which is not used here.")
