@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from library.config.options import MemoryOptions
@@ -24,6 +25,15 @@ def check_memory_options(options: MemoryOptions, mixed_precision: str) -> None:
         _try_compiling(options.dynamo_backend)
 
 
+def _device() -> str:
+    """Where this process is going to train: on the GPU of another one, a trial would take its memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+
+
 def _try_xformers(mixed_precision: str) -> None:
     import torch
 
@@ -31,7 +41,7 @@ def _try_xformers(mixed_precision: str) -> None:
         operators: Any = importlib.import_module("xformers.ops")
     except ImportError as error:
         raise UserError(f"xformers: the package cannot be imported ({error}); pip install xformers, or write sdpa instead") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
     try:
         for width in HEAD_WIDTHS:
@@ -46,7 +56,8 @@ def _try_compiling(backend: str) -> None:
     import torch
 
     try:
-        torch.compile(lambda numbers: numbers + 1, backend=backend)(torch.ones(2))
+        compiled = torch.compile(lambda numbers: numbers + 1, backend=backend)
+        compiled(torch.ones(2, device=_device()))  # for a GPU inductor needs Triton, for a CPU a C++ compiler
     except Exception as error:  # of compilers, linkers and backends that are not installed
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = 'write dynamo_backend = "aot_eager", or remove torch_compile'

@@ -118,6 +118,30 @@ def test_xformers_is_tried_forward_and_backward(monkeypatch):
     assert widths == [40, 80, 160]
 
 
+@pytest.mark.parametrize("local_rank, device", [("0", "cuda:0"), ("1", "cuda:1"), ("3", "cuda:1")])
+def test_what_is_tried_is_tried_on_the_gpu_of_this_process(monkeypatch, local_rank, device):
+    devices = []
+
+    def on_cpu(make):
+        def made(*sizes, device="cpu", **more):
+            devices.append(device)
+            return make(*sizes, **more)
+
+        return made
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "zeros", on_cpu(torch.zeros))
+    monkeypatch.setattr(torch, "ones", on_cpu(torch.ones))
+    monkeypatch.setattr(torch, "compile", lambda function, backend: function)
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    attention = SimpleNamespace(memory_efficient_attention=lambda query, key, value: query * value)
+    monkeypatch.setitem(sys.modules, "xformers.ops", attention)
+    check_memory_options(MemoryOptions(xformers=True), "no")
+    check_memory_options(MemoryOptions(torch_compile=True), "no")
+    assert devices == [device] * 4
+
+
 def test_how_long_processes_wait():
     waits = [Runtime("no", 1, StopRequest(), timeout_minutes=minutes).accelerator.init_handler.timeout for minutes in (7, None)]
     assert [wait.total_seconds() / 60 for wait in waits] == [7, 120]  # PyTorch's 10 would end runs whose first process draws samples
