@@ -103,7 +103,7 @@ def _guided(
 def to_picture(image: Tensor) -> Image.Image:
     """[3, H, W] in -1..1 -> a picture."""
     if not torch.isfinite(image).all():
-        raise ValueError("the picture holds NaN or infinite values; where the VAE runs in half precision, try no_half_vae")
+        raise ValueError('the picture holds NaN or infinite values; try mixed_precision = "bf16" instead of "fp16", or another vae')
     array = (image.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray((array * 255).round().astype(np.uint8))
 

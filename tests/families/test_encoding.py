@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from library.families.autoencoder import encode_images
+from library.families.autoencoder import decode_latents, encode_images
 from library.families.encoding import PictureEncoder, not_finite
 from tests.tiny_models import tiny_sd1_parts
 
@@ -64,3 +64,17 @@ def test_what_float32_cannot_encode_stays_no_number(pictures, told):
     posterior = encoder_of(vae, told)(pictures * torch.tensor([1.0, float("inf")]).view(2, 1, 1, 1), PATHS)
     assert not_finite(posterior, PATHS) == ["light.png"]
     assert told == []
+
+
+def test_latents_that_overflow_are_decoded_in_float32_and_the_vae_stays_as_it_was():
+    vae = tiny_sd1_parts().vae
+    with torch.no_grad():
+        vae.decoder.conv_in.weight.mul_(3e5)
+    vae = vae.to(torch.float16)
+    weights = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    latents = torch.linspace(-1, 1, 4 * 8 * 8).view(1, 4, 8, 8)
+    assert not vae.decode(latents.half()).sample.isfinite().all()
+    images = decode_latents(vae, latents)
+    assert images.isfinite().all()
+    assert all(tensor.dtype == torch.float16 and torch.equal(tensor, weights[name]) for name, tensor in vae.state_dict().items())
+    assert torch.equal(images, decode_latents(vae.float(), latents))

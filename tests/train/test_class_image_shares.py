@@ -107,7 +107,7 @@ def test_a_picture_that_is_not_finite_is_not_kept(tmp_path):
     broken = tiny_sd1_parts()
     with torch.no_grad():
         broken.vae.decoder.conv_out.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="class_image_00001.png cannot be drawn: .* NaN .* no_half_vae"):
+    with pytest.raises(UserError, match="class_image_00001.png cannot be drawn: .* NaN .*bf16"):
         draw(broken, [[wanted(tmp_path / "frogs", {1, 2}, 2)]])
     assert numbers(tmp_path / "frogs") == []
 
