@@ -91,6 +91,9 @@ class Janitor:
         given_up = {"state": FAILED, "completed_at": self._clock(), "error": "it was never started, and its upload is deleted"}
         with self._database.writing() as session:
             session.execute(update(Job).where(Job.id == job.id, Job.state.in_(BEFORE_START)).values(**given_up))
+            is_over = session.scalar(select(Job.id).where(Job.id == job.id, Job.state.in_(FINAL))) is not None
+        if not is_over:  # its client has started it, since it was found
+            return
         self._store.delete(str(job.input_key))
         for pictures in (self._folder(job.id).instance_pictures.parent, self._folder(job.id).preview):
             shutil.rmtree(pictures, ignore_errors=True)

@@ -74,6 +74,19 @@ def test_a_job(age_days: float, state: str, kept: set[str], services: Services, 
         assert (job.state, job.error) == ("failed", "it was never started, and its upload is deleted")
 
 
+def test_a_job_that_is_started_while_the_janitor_goes_round_keeps_its_upload(
+    services: Services, caller: Caller, janitor: Janitor, tmp_path: Path
+) -> None:
+    job_id = job_of(services, caller, tmp_path, 31, "uploading")
+    (removal,) = janitor._removals()
+    assert services.board.start(caller.project_id, job_id).state == "queued"
+    removal.act()
+    job = services.board.get(caller.project_id, job_id)
+    assert (job.state, job.error) == ("queued", None)
+    assert job.input_key is not None and services.store.head(job.input_key) is not None
+    assert JobFolder(services.settings.jobs_dir / job_id).instance_pictures.exists()
+
+
 def test_sessions_of_the_page_go_when_they_are_over(services: Services, caller: Caller, janitor: Janitor) -> None:
     with services.database.writing() as session:
         for digest, expires_at in (("old", NOW - 1), ("new", NOW + 1)):
