@@ -12,10 +12,21 @@ from pathlib import Path
 
 from service.executors.base import Limits
 from service.executors.output import Copier
-from service.executors.processes import KILL, descendants, die_with_parent, name_of, send, threads_of_this_user, wait_until
+from service.executors.processes import (
+    KILL,
+    descendants,
+    die_with_parent,
+    name_of,
+    parent_of,
+    send,
+    threads_of_this_user,
+    variables_of,
+    wait_until,
+)
 from service.executors.sandbox import NAME as SANDBOX
 
 SPARED = (SANDBOX, "srun")  # both would end the job without its grace; what they run hears of it by itself
+LAUNCHED = "LOCAL_RANK"  # a variable of each process that a launcher has started
 NICENESS = 10
 DRAIN_SECONDS = 5.0  # what the job has printed comes through the pipe when nobody holds it any more
 ATTEMPTS_TO_KILL = 50  # something may start processes as fast as we find them
@@ -83,8 +94,10 @@ class Child:
         if os.name == "nt":
             self.kill()
         else:
-            for pid in descendants(os.getpid()):
-                if name_of(pid) not in SPARED:
+            found = descendants(os.getpid())
+            launchers = launchers_among(found)
+            for pid in found:
+                if pid not in launchers and name_of(pid) not in SPARED:
                     send(pid, signal.SIGTERM)
 
     def kill(self) -> None:
@@ -109,6 +122,14 @@ class Child:
     def _nothing_is_left(self) -> bool:
         self._reap()
         return not descendants(os.getpid())
+
+
+def launchers_among(pids: Sequence[int]) -> set[int]:
+    """Accelerate's launcher, once it has started what trains: that hears of the end by itself. The launcher would say so once more,
+    perhaps so late that it is taken for a second wish, which is to leave at once; and would kill what saves for 30 seconds.
+    """
+    launched = {pid for pid in pids if LAUNCHED in variables_of(pid)}
+    return {parent for pid in launched if (parent := parent_of(pid)) is not None} - launched
 
 
 def limiter(limits: Limits) -> Callable[[], None]:

@@ -78,6 +78,20 @@ def name_of(pid: int) -> str:
         return ""
 
 
+def parent_of(pid: int) -> int | None:
+    fields = _stat(pid) if HAS_PROC else None
+    return None if fields is None else int(fields[1])
+
+
+def variables_of(pid: int) -> dict[str, str]:
+    """The environment that a program was given when it was started; nothing where that cannot be known."""
+    try:
+        lines = (PROC / str(pid) / "environ").read_text(encoding="utf-8", errors="replace").split("\0")
+    except OSError:
+        return {}
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
 def send(pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
@@ -101,13 +115,8 @@ def kill_those_of(handle: str) -> None:
 
 
 def _those_of(handle: str) -> list[int]:
-    mark, found = f"{HANDLE_VARIABLE}={handle}".encode(), []
-    for entry in PROC.iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            with suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
+    others = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdecimal() and int(entry.name) != os.getpid()]
+    return [pid for pid in others if variables_of(pid).get(HANDLE_VARIABLE) == handle]
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:

@@ -15,7 +15,7 @@ from service.executors import processes
 from service.executors.base import Limits
 from service.executors.child import NICENESS
 from service.executors.nodes import runner_command
-from tests.service.executors.jobs import is_gone, local, over, pid_in, record, running, shell, text, wait_for
+from tests.service.executors.jobs import PATIENCE_SECONDS, is_gone, local, over, pid_in, record, running, shell, text, wait_for
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the jobs are scripts of the shell")
 
@@ -31,6 +31,12 @@ folder = Path(sys.argv[2])
 LocalExecutor(folder / "runs", "never").submit(shell(folder, sys.argv[3]))
 print("submitted", flush=True)
 sys.stdin.read()
+"""
+LAUNCHER = """
+import os, signal, subprocess, sys
+training = subprocess.Popen(["/bin/sh", sys.argv[-1]], env={**os.environ, "LOCAL_RANK": "0"})
+signal.signal(signal.SIGTERM, lambda *_: (training.kill(), os._exit(1)))
+sys.exit(training.wait())
 """
 STRAY = "setsid sh -c 'trap \"\" TERM HUP; echo $$ > stray.new; mv stray.new stray; exec sleep 1000' < /dev/null & "
 
@@ -238,6 +244,28 @@ def test_a_job_is_asked_first(tmp_path: Path) -> None:
         executor.cancel(handle, grace=0)  # the first word counts
         status = over(executor, handle)
         assert (status.exit_code, status.reason) == (143, "canceled")
+        assert executor.logs(handle).endswith(b"saved\n")
+
+
+@LINUX
+def test_a_launcher_does_not_end_what_is_saving(tmp_path: Path) -> None:
+    """Accelerate's kills it after 30 seconds, and a second signal that comes late has it leave at once. This one has no patience at all."""
+    package = tmp_path / "job" / "accelerate" / "commands"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "launch.py").write_text(LAUNCHER, encoding="utf-8")
+    script = tmp_path / "job" / "train.sh"
+    saving = "echo saving; while [ ! -e go ]; do sleep 0.05; done; echo saved; exit 143"
+    script.write_text(f"trap '{saving}' TERM; echo ready; while :; do sleep 0.05; done", encoding="utf-8")
+    executor = local(tmp_path)
+    spec = shell(tmp_path, "", processes=2)._replace(argv=(sys.executable, str(script)))
+    with running(executor, spec) as handle:
+        wait_for(lambda: b"ready" in executor.logs(handle))
+        executor.cancel(handle, grace=PATIENCE_SECONDS)
+        wait_for(lambda: b"saving" in executor.logs(handle) or executor.status(handle).state == "ended")
+        (tmp_path / "job" / "go").touch()
+        assert over(executor, handle).reason == "canceled"
         assert executor.logs(handle).endswith(b"saved\n")
 
 
