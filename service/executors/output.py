@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from pathlib import Path
 from typing import IO
@@ -30,11 +31,21 @@ class Copier(threading.Thread):
         self.closed.set()
 
     def finish(self, seconds: float) -> None:
-        """Wait for the end of the pipe, at most so long, and write what was kept for the end."""
+        """Wait for the end of the pipe, at most so long where somebody has it open yet, and write what was kept for the end."""
         self.join(seconds)
+        if self.is_alive() and self._is_closed():  # this process was stopped for a while
+            self.join()
         if self._left_out:
             self._write(f"\n[... {self._left_out} bytes of the log are left out here ...]\n".encode())
         self._write(bytes(self._tail))
+
+    def _is_closed(self) -> bool:
+        """Whether nobody can write there any more. Windows cannot tell."""
+        if not hasattr(select, "poll"):
+            return False
+        poll = select.poll()
+        poll.register(self._pipe.fileno(), 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def _keep(self, piece: bytes) -> None:
         self._tail += piece

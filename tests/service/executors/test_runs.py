@@ -1,7 +1,10 @@
 """The parts of a run that no other test sees: its command with several processes, its ending, its files."""
 from __future__ import annotations
 
+import os
+import select
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +17,7 @@ from service.executors.choose import make_executor, slots_of
 from service.executors.ending import DISK_FULL, DISK_FULL_CODE, exit_code_of, explanation
 from service.executors.local import LocalExecutor
 from service.executors.nodes import MAIN_ADDRESS, on_this_node
+from service.executors.output import Copier, open_log
 from service.executors.runner import Supervisor
 from service.settings import ServiceSettings
 from tests.service.executors.jobs import local, record, shell
@@ -109,6 +113,39 @@ def test_what_has_ended_by_itself_was_not_made_to(tmp_path: Path, monkeypatch: p
     own = record(tmp_path, spec)
     child = EndsAsItIsAskedTo(lambda: own.ask_to_end(1.0))
     assert (Supervisor(own, spec).watch(child), child.was_made_to) == ("", False)  # type: ignore[arg-type]
+
+
+class Late(Copier):
+    """Does not come to its turn until somebody waits for it without end."""
+
+    def __init__(self, pipe: int, log: int) -> None:
+        super().__init__(os.fdopen(pipe, "rb"), log, most=1000)
+        self.may_begin = threading.Event()
+
+    def run(self) -> None:
+        self.may_begin.wait()
+        super().run()
+
+    def join(self, timeout: float | None = None) -> None:
+        if timeout is None:
+            self.may_begin.set()
+        super().join(timeout)
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="it cannot be known here who has a pipe open")
+@pytest.mark.parametrize("is_open", [False, True])
+def test_the_end_of_a_log_is_waited_for_unless_it_may_never_come(tmp_path: Path, is_open: bool) -> None:
+    end, other_end = os.pipe()
+    os.write(other_end, b"the end\n")
+    if not is_open:
+        os.close(other_end)
+    copier = Late(end, open_log(tmp_path / "log"))
+    copier.start()
+    copier.finish(0)
+    assert (tmp_path / "log").read_bytes() == (b"" if is_open else b"the end\n")
+    if is_open:
+        os.close(other_end)
+    copier.join()
 
 
 def test_codes_beyond_signals_are_told_too(tmp_path: Path) -> None:
