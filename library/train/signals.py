@@ -24,7 +24,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Remembers that somebody asked to stop. A second signal, a second or more later, leaves at once.
+    """Remembers that somebody asked to stop. A second signal, a second or more later, leaves at once, if it is a person's.
 
     `answer`: what the person is told that happens now.
     """
@@ -76,11 +76,15 @@ class StopRequest:
             told = f"\n{self.reason}: {self.answer}. Once more to leave at once.\n"
             with suppress(OSError):  # past Python's file, which may be in the middle of writing something else
                 os.write(STDERR, told.encode())
-        elif time.monotonic() - self._signalled_at > SAME_GESTURE_S:
+        elif time.monotonic() - self._signalled_at > SAME_GESTURE_S and not self._is_of_launcher(number):
             try:
                 write_exit(128 + number)
             finally:
                 os._exit(128 + number)
+
+    def _is_of_launcher(self, number: int) -> bool:
+        """It sends SIGTERM to all when one has ended, or when it is asked to end itself: later where the machine is busy."""
+        return number == signal.SIGTERM and LAUNCHED_BY_ACCELERATE in os.environ
 
     def _watch_parent(self, parent: psutil.Process) -> None:
         with suppress(psutil.NoSuchProcess):  # it went between two questions

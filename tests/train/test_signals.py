@@ -112,6 +112,17 @@ def test_a_signal_while_something_is_written_does_no_harm():
     assert (done.stdout, "50 %" in done.stderr, "finishing this step" in done.stderr) == ("SIGTERM\n", True, True), done.stderr
 
 
+def test_a_launcher_is_not_impatient(request_, clock, monkeypatch):
+    """Its SIGTERM may be the second one: what is being saved is saved."""
+    monkeypatch.setenv(signals.LAUNCHED_BY_ACCELERATE, "no")
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+        clock[0] += signals.SAME_GESTURE_S * 5
+    assert (request_.reason, request_.exit_code) == ("SIGTERM", 143)
+    with pytest.raises(Left):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_a_launcher_that_goes_between_two_questions_has_gone(clock):
     parent = Mock()
     parent.is_running.return_value = True
