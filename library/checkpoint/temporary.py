@@ -55,7 +55,17 @@ def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
         return time.time() - _last_write(path) > ABANDONED_AFTER
     if int(name["pid"]) == os.getpid():
         return name["process"] != _process
-    return not psutil.pid_exists(int(name["pid"]))
+    return _has_ended(int(name["pid"]))
+
+
+def _has_ended(pid: int) -> bool:
+    """Also one that was killed and that nobody reaps, as in many containers."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
 
 
 def _last_write(path: Path) -> float:

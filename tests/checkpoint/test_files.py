@@ -188,6 +188,15 @@ def test_leftovers_of_dead_processes_go(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="it cannot be waited for without reaping")
+def test_leftovers_of_a_process_that_nobody_reaps_go(tmp_path: Path) -> None:
+    """As in a container whose first process is no init."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        dead = leftover(tmp_path / "a.safetensors", pid=str(ended.pid))
+        assert remove_leftovers(tmp_path) == [dead]
+
+
 def test_leftovers_that_may_be_in_use_stay(tmp_path: Path) -> None:
     ours = leftover(tmp_path / "a.safetensors")
     parent = leftover(tmp_path / "b.safetensors", pid=str(os.getppid()))
