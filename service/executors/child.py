@@ -41,7 +41,7 @@ class Child:
         steps = [die_with_parent()]
         steps += [give_way] if gives_way else []
         steps += [limiter(limits)] if limits else []
-        steps += [ignore_termination] if argv[0] == SANDBOX else []
+        steps += [put_off_termination] if argv[0] == SANDBOX else []
         priority = 0
         if sys.platform == "win32" and gives_way:
             priority = subprocess.BELOW_NORMAL_PRIORITY_CLASS
@@ -89,16 +89,17 @@ class Child:
         assert self._code is not None
         return self._code if self._code >= 0 else 128 - self._code
 
-    def terminate(self) -> None:
-        """Ask all of it to end. Windows knows no asking."""
+    def terminate(self) -> bool:
+        """Ask all of it to end; whether anybody hears it: bubblewrap may not have started the job yet. Windows knows no asking."""
         if os.name == "nt":
             self.kill()
-        else:
-            found = descendants(os.getpid())
-            launchers = launchers_among(found)
-            for pid in found:
-                if pid not in launchers and name_of(pid) not in SPARED:
-                    send(pid, signal.SIGTERM)
+            return True
+        found = descendants(os.getpid())
+        launchers = launchers_among(found)
+        asked = [pid for pid in found if pid not in launchers and name_of(pid) not in SPARED]
+        for pid in asked:
+            send(pid, signal.SIGTERM)
+        return bool(asked)
 
     def kill(self) -> None:
         if os.name == "nt":
@@ -166,5 +167,6 @@ def give_way() -> None:
         os.close(descriptor)
 
 
-def ignore_termination() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def put_off_termination() -> None:
+    """For bubblewrap for ever; for what it starts, until that is there (sandbox.py)."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

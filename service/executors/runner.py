@@ -63,16 +63,18 @@ class Supervisor:
 
     def watch(self, child: Child) -> str:
         """Until it has ended, by itself or not: why it was made to end, or an empty line."""
-        reason, kill_at = "", float("inf")
+        reason, kill_at, is_heard = "", float("inf"), False
         while not child.has_ended():
             child.wait(TICK_SECONDS)
             if not reason:
                 stop = self._stop()
                 if stop and not child.has_ended():  # else it has ended by itself, whatever came after that
                     reason, kill_at = stop.reason, time.monotonic() + stop.grace
-                    child.terminate()
+                    is_heard = child.terminate()
             elif time.monotonic() > kill_at:
                 child.kill()
+            elif not is_heard:
+                is_heard = child.terminate()
         child.sweep(min(SWEEP_SECONDS, kill_at - time.monotonic()))
         return reason
 

@@ -22,8 +22,8 @@ SETTINGS = (  # of /etc: what programs need, nothing that is secret
     *("ssl/certs", "ca-certificates", "fonts", "nvidia", "OpenCL", "vulkan"),
 )
 # Queues that end a job send SIGTERM to every process of it. bubblewrap would end at once, and the job with it before it has saved:
-# it is made to ignore the signal (child.py), and the job gets back what is usual.
-LISTENING = "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+# the signal is blocked for it (child.py), and not for the job any more, which gets what has come meanwhile.
+LISTENING = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM]); os.execvp(sys.argv[1], sys.argv[1:])"
 GPUS = ("nvidia*", "dri", "kfd")  # in /dev
 
 

@@ -99,8 +99,9 @@ class EndsAsItIsAskedTo:
     def has_ended(self) -> bool:
         return self._has_ended
 
-    def terminate(self) -> None:
+    def terminate(self) -> bool:
         self.was_made_to = True
+        return True
 
     def sweep(self, _seconds: float) -> None:
         pass
@@ -113,6 +114,28 @@ def test_what_has_ended_by_itself_was_not_made_to(tmp_path: Path, monkeypatch: p
     own = record(tmp_path, spec)
     child = EndsAsItIsAskedTo(lambda: own.ask_to_end(1.0))
     assert (Supervisor(own, spec).watch(child), child.was_made_to) == ("", False)  # type: ignore[arg-type]
+
+
+class NotThereYet(EndsAsItIsAskedTo):
+    """A job that its sandbox has not started when it is asked to end for the first time, and ends when it hears of it."""
+
+    asked = 0
+
+    def wait(self, _seconds: float) -> None:
+        self._ask()
+
+    def terminate(self) -> bool:
+        self.asked += 1
+        self._has_ended = self.asked == 2
+        return self._has_ended
+
+
+def test_what_is_not_there_yet_is_asked_to_end_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.executors.runner.signal.signal", lambda *_: None)
+    spec = shell(tmp_path, "")
+    own = record(tmp_path, spec)
+    child = NotThereYet(lambda: own.ask_to_end(1000.0))
+    assert (Supervisor(own, spec).watch(child), child.asked) == ("canceled", 2)  # type: ignore[arg-type]
 
 
 class Late(Copier):

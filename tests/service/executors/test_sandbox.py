@@ -1,14 +1,18 @@
 """What a job in bubblewrap can and cannot do. tests/service_real/test_sandboxed.py runs these, too, and does not skip them."""
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from service.executors import sandbox
+from service.executors.child import put_off_termination
 from service.executors.sandbox import statement
-from tests.service.executors.jobs import local, over, running, shell, text, wait_for
+from tests.service.executors.jobs import PATIENCE_SECONDS, local, over, running, shell, text, wait_for
 
 WHY_NOT = sandbox.problem()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -63,6 +67,16 @@ def test_a_canceled_job_can_save(tmp_path: Path) -> None:
         executor.cancel(handle)
         assert over(executor, handle)[:3] == ("ended", 143, "canceled")
         assert executor.logs(handle).endswith(b"saved\n")
+
+
+def test_what_is_asked_to_end_before_it_has_begun_ends_as_it_begins() -> None:
+    argv = [sys.executable, "-ISc", sandbox.LISTENING, "/bin/sleep", "1000"]
+    with subprocess.Popen(argv, preexec_fn=put_off_termination) as job:
+        job.terminate()
+        try:
+            assert job.wait(PATIENCE_SECONDS) == -signal.SIGTERM
+        finally:
+            job.kill()
 
 
 def test_what_does_not_listen_is_killed(tmp_path: Path) -> None:
