@@ -73,7 +73,7 @@ class StopRequest:
         """Python calls it between two steps of its own: after a pass over a large model, the launcher may be gone for seconds."""
         if self._signal is None:
             self.ask(number)
-            told = f"\n{self.reason}: {self.answer}. Once more to leave at once.\n"
+            told = f"\n{self.reason}: {self.answer}. A further SIGINT (Ctrl-C) leaves at once.\n"
             with suppress(OSError):  # past Python's file, which may be in the middle of writing something else
                 os.write(STDERR, told.encode())
         elif time.monotonic() - self._signalled_at > SAME_GESTURE_S and not self._is_of_launcher(number):

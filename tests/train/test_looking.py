@@ -78,5 +78,5 @@ def test_stopped_while_pictures_are_compared(workshop):
     strike = Strike("library.data.lookalikes.fingerprint", 2, "before", signal.SIGTERM)
     outcome = workshop.train("stopped", "--dry_run", strikes=[strike])
     assert outcome.code == 143
-    assert "SIGTERM: stopping. Once more to leave at once." in outcome.output
+    assert "SIGTERM: stopping. A further SIGINT (Ctrl-C) leaves at once." in outcome.output
     assert written(workshop, "stopped") == []
