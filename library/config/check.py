@@ -38,9 +38,7 @@ def _told(settings: Settings, rule: Rule) -> str:
 
 
 def _required(option: str, example: str) -> Rule:
-    return Rule(
-        option, lambda s: not s.value(option), f"this option is needed; write {option} = {example}, or --{option} {example}"
-    )
+    return Rule(option, lambda s: not s.value(option), f"this option is needed; write {option} = {example}, or --{option} {example}")
 
 
 def _needs(option: str, *others: str) -> Rule:
@@ -181,10 +179,14 @@ def _needs_narrow_numbers(option: str) -> Rule:
     )
 
 
+def _keeps_wide_weights(option: str) -> Rule:
+    """Autocast's 16-bit copy of each narrow weight stays until the backward pass."""
+    message = "the backward pass keeps every weight of the U-Net in 16 bits, too, which is more than without this; add gradient_checkpointing"
+    return Rule(option, lambda s: s.changed(option) and s.script.method != "caching" and not s.training.gradient_checkpointing, message)
+
+
 def _of_stage_3(option: str) -> Rule:
-    return Rule(
-        option, lambda s: s.changed(option) and s.sharing.zero_stage != 3, "only stage 3 uses this; write zero_stage = 3"
-    )
+    return Rule(option, lambda s: s.changed(option) and s.sharing.zero_stage != 3, "only stage 3 uses this; write zero_stage = 3")
 
 
 RULES: tuple[Rule, ...] = (
@@ -369,6 +371,7 @@ ODDITIES: tuple[Rule, ...] = (
         "PyTorch's attention, which is used in any case, holds no full matrix",
     ),
     Rule("lowram", lambda s: s.memory.lowram, "weights go to their device one by one in any case"),
+    *map(_keeps_wide_weights, ("fp8_base", "fp8_base_unet")),
     *map(_of_ddp, ("ddp_gradient_as_bucket_view", "ddp_static_graph")),
     Rule(
         "persistent_data_loader_workers",

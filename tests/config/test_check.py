@@ -140,6 +140,8 @@ ODD = [
     ("--sdpa", "--sdpa: this attention is used in any case"),
     ("--mem_eff_attn", "holds no full matrix"),
     ("--lowram", "one by one in any case"),
+    ("--fp8_base --mixed_precision bf16", "--fp8_base: the backward pass keeps every weight of the U-Net in 16 bits, too"),
+    ("--fp8_base_unet --mixed_precision fp16", "more than without this; add gradient_checkpointing"),
     ("--ddp_static_graph", "--ddp_static_graph: gradients are averaged without"),
     ("--ddp_gradient_as_bucket_view", "--ddp_gradient_as_bucket_view: gradients are averaged without"),
     ("--sample_prompts p.txt", "no sample pictures are drawn"),
@@ -175,6 +177,7 @@ FINE = [
     "--network_weights f --dim_from_weights",
     "--full_bf16 --mixed_precision bf16 --fused_backward_pass --ema --ema_decay 0.9 --ema_samples",
     "--output_name frog.v1-2",
+    "--fp8_base --mixed_precision bf16 --gradient_checkpointing",
 ]
 
 
