@@ -33,7 +33,8 @@ print(json.dumps({
     "optional": {name: state_of(name) for name in optional},
     "cuda": torch.version.cuda or torch.version.hip, "metal": torch.backends.mps.is_available(),
     "gpus": [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, sm_{gpu.major}{gpu.minor}" for gpu in gpus],
-    "bf16": bool(gpus) and torch.cuda.is_bf16_supported(), "memory_gib": round(psutil.virtual_memory().total / 2**30),
+    "bf16": bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False),
+    "memory_gib": round(psutil.virtual_memory().total / 2**30),
     "python": sys.version.split()[0],
 }))
 """

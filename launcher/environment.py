@@ -112,7 +112,7 @@ def check_python(version: tuple[int, ...]) -> None:
 
 
 def check_space(build: str) -> None:
-    needed, free = SPACE_NEEDED["cuda" if build.startswith("cu") else "cpu"], shutil.disk_usage(ROOT).free
+    needed, free = SPACE_NEEDED["cuda" if build.startswith(("cu", "rocm")) else "cpu"], shutil.disk_usage(ROOT).free
     if free < needed:
         raise SetupError(
             f"{free / GIB:.1f} GiB are free on the disk of {ROOT}, {needed / GIB:.0f} GiB are needed: free some space, "

@@ -32,7 +32,7 @@ CUDA_BUILDS = (CudaBuild("cu130", (580, 0), 7.5, 99.0), CudaBuild("cu126", (525,
 
 
 class Gpu(NamedTuple):
-    """What nvidia-smi says; of several GPUs the least capable."""
+    """What nvidia-smi says; of several GPUs the least capable of those that one build serves together with the best."""
 
     driver: str
     capability: float | None  # None: the driver is too old to say
@@ -47,7 +47,9 @@ def find_gpu() -> Gpu | None:
     if not rows:
         return None
     capabilities = [float(row[1]) for row in rows if len(row) > 1 and re.fullmatch(r"\d+\.\d+", row[1])]
-    return Gpu(rows[0][0], min(capabilities, default=None))
+    builds = _builds_for(max(capabilities, default=UNKNOWN_CAPABILITY))
+    served = [each for each in capabilities if any(build in builds for build in _builds_for(each))]
+    return Gpu(rows[0][0], min(served or capabilities, default=None))
 
 
 def _ask_gpu(program: str, query: str) -> list[list[str]]:
@@ -76,7 +78,7 @@ def choose_build(system: str, machine: str, gpu: Gpu | None, asked: str | None =
 
 def _choose_cuda_build(gpu: Gpu) -> tuple[str, str]:
     capability = UNKNOWN_CAPABILITY if gpu.capability is None else gpu.capability
-    fitting = [build for build in CUDA_BUILDS if build.least_capability <= capability < build.below_capability]
+    fitting = _builds_for(capability)
     if not fitting:
         return "cpu", f"this torch has no code for a GPU of compute capability {capability}"
     driver = tuple(int(part) for part in re.findall(r"\d+", gpu.driver)[:2])
@@ -88,6 +90,11 @@ def _choose_cuda_build(gpu: Gpu) -> tuple[str, str]:
         f"NVIDIA driver {gpu.driver} is too old: update it to {least.oldest_driver[0]} or newer, "
         f"then python launch.py setup --torch {least.name}"
     )
+
+
+def _builds_for(capability: float) -> list[CudaBuild]:
+    """The builds that have code for such a GPU, the newest first."""
+    return [build for build in CUDA_BUILDS if build.least_capability <= capability < build.below_capability]
 
 
 def torch_command(python: Path, build: str) -> list[str]:

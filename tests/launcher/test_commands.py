@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from launcher import commands, doctor
 from launcher.torch_build import Gpu
@@ -120,6 +123,19 @@ def test_doctor_sees_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch
     assert problem.endswith("python launch.py setup --torch cu130")
     (problem,) = doctor.find_problems({**FACTS, "gpus": []}, Gpu("456.71", 7.5))
     assert "update it to 525" in problem
+
+
+@pytest.mark.parametrize(("major", "has_bf16"), [(7, False), (8, True)])
+def test_doctor_does_not_count_bf16_that_is_emulated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], major: int, has_bf16: bool
+) -> None:
+    gpu = SimpleNamespace(name="GPU", total_memory=2**34, major=major, minor=5)
+    answers = {"is_available": True, "device_count": 1, "current_device": 0, "get_device_properties": gpu, "_check_bf16_tensor_supported": True}
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(sys, "argv", ["probe", "torch", "numpy"])
+    exec(doctor.PROBE, {})
+    assert json.loads(capsys.readouterr().out)["bf16"] is has_bf16
 
 
 def test_doctor_sees_a_broken_library() -> None:

@@ -69,9 +69,21 @@ def _nvidia_smi(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[list[st
     monkeypatch.setattr(torch_build, "_ask_gpu", lambda program, query: answers.get(query, []))
 
 
-def test_of_several_gpus_the_least_capable_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    _nvidia_smi(monkeypatch, {"driver_version,compute_cap": [["580.65.06", "8.9"], ["580.65.06", "6.1"]]})
-    assert find_gpu() == Gpu("580.65.06", 6.1)
+@pytest.mark.parametrize(
+    ("capabilities", "counts"),
+    [
+        (["8.9", "6.1"], 6.1),
+        (["5.0", "12.0"], 12.0),  # no build has code for both: the card that only shows a screen does not decide
+        (["3.5", "8.6"], 8.6),
+        (["6.1", "8.9", "12.0"], 8.9),
+        (["3.5"], 3.5),
+    ],
+)
+def test_of_several_gpus_the_least_capable_counts_that_goes_with_the_best(
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[str], counts: float
+) -> None:
+    _nvidia_smi(monkeypatch, {"driver_version,compute_cap": [["580.65.06", capability] for capability in capabilities]})
+    assert find_gpu() == Gpu("580.65.06", counts)
 
 
 def test_a_driver_that_cannot_tell_the_capability(monkeypatch: pytest.MonkeyPatch) -> None:
