@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 CPU = "cpu"  # slots without a GPU: cpu, cpu-2, ...
@@ -56,5 +56,6 @@ def _listed(command: list[str], skip: int = 0) -> tuple[str, ...]:
     """The first column of what a program lists; nothing where there is no such program."""
     if shutil.which(command[0]) is None:
         return ()
-    lines: Iterable[str] = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.splitlines()[skip:]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    lines = answer.stdout.splitlines()[skip:] if answer.returncode == 0 else []  # without a driver it says so there, too
     return tuple(line.split(",")[0].strip() for line in lines if line.strip())

@@ -24,7 +24,7 @@ SETTINGS = (  # of /etc: what programs need, nothing that is secret
 # Queues that end a job send SIGTERM to every process of it. bubblewrap would end at once, and the job with it before it has saved:
 # the signal is blocked for it (child.py), and not for the job any more, which gets what has come meanwhile.
 LISTENING = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM]); os.execvp(sys.argv[1], sys.argv[1:])"
-GPUS = ("nvidia*", "dri", "kfd")  # in /dev
+GPUS = ("nvidia*", "dri", "kfd", "dxg")  # in /dev; the last is that of WSL
 
 
 class SandboxMissing(Exception):

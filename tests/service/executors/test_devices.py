@@ -39,5 +39,7 @@ def test_gpus_are_those_that_the_tool_lists(tmp_path: Path, monkeypatch: pytest.
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpus() == ("0", "1")
+    program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'\nexit 9\n", encoding="utf-8")
+    assert gpus() == ()
     program.unlink()
     assert gpus() == ()
