@@ -129,6 +129,7 @@ class _PartsInFile:
     def __init__(self, optimizer: Optimizer):
         self.optimizer = optimizer
         self.engine: Any = None  # once it is there
+        self._group: Any = None  # of processes, on the CPU
         self._parts: list[dict[str, Any]] = []
         self.param_groups = optimizer.param_groups
 
@@ -138,7 +139,9 @@ class _PartsInFile:
         groups = [{key: value for key, value in group.items() if key != "params"} for group in self.param_groups]
         mine = {"numbers": [_on_cpu(of_one) for of_one in numbers], "groups": groups}
         self._parts = [mine] * world_size if torch.distributed.get_rank() == 0 else []
-        torch.distributed.gather_object(mine, self._parts or None)
+        if self._group is None:
+            self._group = torch.distributed.new_group(backend="gloo")  # NCCL would bring all parts onto the first GPU at once
+        torch.distributed.gather_object(mine, self._parts or None, group=self._group)
 
     def _flat_weights(self) -> list[Tensor]:
         """What the optimizer really steps; stage 3 calls it otherwise."""

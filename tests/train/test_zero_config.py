@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
-from library.train.zero import engine_config
+import torch
+
+from library.train.zero import _PartsInFile, engine_config
 
 
 def test_options_become_the_configuration():
@@ -41,3 +44,27 @@ def test_a_configuration_file_is_taken(monkeypatch, tmp_path):
     assert config["zero_optimization"]["reduce_bucket_size"] == 1000
     assert config["gradient_clipping"] == 0.25
     assert "stage3_prefetch_bucket_size" not in config["zero_optimization"]
+
+
+def test_the_parts_of_an_optimizer_are_gathered_on_the_cpu(monkeypatch):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+    optimizer.state[weight] = {"momentum_buffer": torch.ones(2)}
+    made, used = [], []
+
+    def gather(mine, everybodys, group):
+        used.append(group)
+        everybodys[:] = [mine, "the part of the other"]
+
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda backend: made.append(backend) or "on the CPU")
+    monkeypatch.setattr(torch.distributed, "gather_object", gather)
+    stored = _PartsInFile(optimizer)
+    zero = SimpleNamespace(single_partition_of_fp32_groups=[weight])
+    stored.engine = SimpleNamespace(optimizer=zero, zero_optimization_stage=lambda: 2)
+    for _ in range(2):
+        stored.gather(2)
+    assert (made, used) == (["gloo"], ["on the CPU"] * 2)
+    mine, other = stored.state_dict()["parts"]
+    assert mine["numbers"][0]["momentum_buffer"].tolist() == [1.0, 1.0]
+    assert other == "the part of the other"
