@@ -53,7 +53,7 @@ class Captioner:
     def describe_by_chance(self, images: list[np.ndarray], seed: int) -> list[str]:
         """The same where `generation` asks for sampling: chance depends on the seed and the images, not on what came before."""
         content = [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images]
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if self._device == "cuda" else []):
             torch.manual_seed(seed_from(seed, *content))
             return self.describe(images)
 
