@@ -181,7 +181,7 @@ def _needs_narrow_numbers(option: str) -> Rule:
 
 def _keeps_wide_weights(option: str) -> Rule:
     """Autocast's 16-bit copy of each narrow weight stays until the backward pass."""
-    message = "the backward pass keeps every weight of the U-Net in 16 bits, too, which is more than without this; add gradient_checkpointing"
+    message = "the backward pass keeps each weight of the U-Net in 16 bits, too, more than without this; add gradient_checkpointing"
     return Rule(option, lambda s: s.changed(option) and s.script.method != "caching" and not s.training.gradient_checkpointing, message)
 
 

@@ -140,7 +140,7 @@ ODD = [
     ("--sdpa", "--sdpa: this attention is used in any case"),
     ("--mem_eff_attn", "holds no full matrix"),
     ("--lowram", "one by one in any case"),
-    ("--fp8_base --mixed_precision bf16", "--fp8_base: the backward pass keeps every weight of the U-Net in 16 bits, too"),
+    ("--fp8_base --mixed_precision bf16", "--fp8_base: the backward pass keeps each weight of the U-Net in 16 bits, too"),
     ("--fp8_base_unet --mixed_precision fp16", "more than without this; add gradient_checkpointing"),
     ("--ddp_static_graph", "--ddp_static_graph: gradients are averaged without"),
     ("--ddp_gradient_as_bucket_view", "--ddp_gradient_as_bucket_view: gradients are averaged without"),
