@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from library.errors import UserError
 from service.executors.base import Status
+from service.executors.child import Child
 from service.executors.choose import make_executor, slots_of
 from service.executors.ending import DISK_FULL, DISK_FULL_CODE, exit_code_of, explanation
 from service.executors.local import LocalExecutor
@@ -20,7 +22,7 @@ from service.executors.nodes import MAIN_ADDRESS, on_this_node
 from service.executors.output import Copier, open_log
 from service.executors.runner import Supervisor
 from service.settings import ServiceSettings
-from tests.service.executors.jobs import local, record, shell
+from tests.service.executors.jobs import local, record, shell, wait_for
 
 ONE_OF_TWO = "--num_processes 4 --num_machines 2 --multi_gpu --mixed_precision no --dynamo_backend no"
 
@@ -136,6 +138,18 @@ def test_what_is_not_there_yet_is_asked_to_end_again(tmp_path: Path, monkeypatch
     own = record(tmp_path, spec)
     child = NotThereYet(lambda: own.ask_to_end(1000.0))
     assert (Supervisor(own, spec).watch(child), child.asked) == ("canceled", 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="taskkill ends what is left there")
+def test_who_is_passed_by_in_one_look_is_left_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parent had started it behind the look, and was gone when the look came there."""
+    looks, killed = iter([[], [4711], [4711], [4711]]), []
+    monkeypatch.setattr("service.executors.child.descendants", lambda _: next(looks, []))
+    monkeypatch.setattr("service.executors.child.send", lambda pid, number: killed.append((pid, number)))
+    child = Child([sys.executable, "-ISc", ""], tmp_path, dict(os.environ), open_log(tmp_path / "log"), None)
+    wait_for(child.has_ended)
+    child.sweep(0.0)
+    assert killed[0] == (4711, signal.SIGTERM)
 
 
 class Late(Copier):
