@@ -28,6 +28,7 @@ _OPTION = "optimizer_args"
 _AT_ONCE = 2**25  # numbers of 16 bits that are stepped in float32 together
 # Packages whose optimizers treat each tensor by itself, unless they find their rate: a part of the weights can be stepped alone.
 _TENSOR_BY_TENSOR = ("bitsandbytes", "lion_pytorch", "schedulefree", "torch", "transformers")
+_STEPPED = 2**14  # numbers of the weight for a trial; smaller ones bitsandbytes does not keep in 8 bits
 _RESERVED = {
     "params": "what is trained follows from the method; remove it",
     "lr": "write learning_rate (or unet_lr, text_encoder_lr) instead",
@@ -70,10 +71,12 @@ class OptimizerChoice:
         return optimizer
 
 
-def check_optimizer(options: OptimizerOptions) -> None:
-    """Finds the class, checks its arguments, and makes one for a parameter of no importance; needs no model."""
+def check_optimizer(options: OptimizerOptions, device: str = "cpu") -> None:
+    """Finds the class, checks its arguments, and makes one for a parameter of no importance; needs no model. device: of the training."""
     choice = _choose(options)
     trial_optimizer(options)
+    if choice.cls.__module__.startswith("bitsandbytes.") and device != "cpu":
+        _try_step(choice, device)
     _check_fused(options, choice)
     rates = _given_rates(options)
     if choice.finds_its_rate and min(rates) <= 0.1:
@@ -95,6 +98,19 @@ def trial_optimizer(options: OptimizerOptions) -> Optimizer:
             return choice.build([group])
     except Exception as error:
         raise UserError(f"{_OPTION}: {choice.cls.__name__} refuses its arguments: {error}") from error
+
+
+def _try_step(choice: OptimizerChoice, device: str) -> None:
+    """bitsandbytes brings code for some versions of CUDA; where this one is not among them, it says so at the first step."""
+    parameter = torch.nn.Parameter(torch.zeros(_STEPPED, device=device))
+    parameter.grad = torch.ones_like(parameter)
+    name = choice.cls.__name__
+    try:
+        choice.build([{"params": [parameter], "lr": 1e-3, "name": "trial"}]).step()
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        remedy = "pip install --upgrade bitsandbytes, or choose another optimizer_type"
+        raise UserError(f"optimizer_type: {name} makes no step on {device} ({reason}); {remedy}") from error
 
 
 def _check_fused(options: OptimizerOptions, choice: OptimizerChoice) -> None:

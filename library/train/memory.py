@@ -25,7 +25,7 @@ def check_memory_options(options: MemoryOptions, mixed_precision: str) -> None:
         _try_compiling(options.dynamo_backend)
 
 
-def _device() -> str:
+def own_device() -> str:
     """Where this process is going to train: on the GPU of another one, a trial would take its memory."""
     import torch
 
@@ -41,7 +41,7 @@ def _try_xformers(mixed_precision: str) -> None:
         operators: Any = importlib.import_module("xformers.ops")
     except ImportError as error:
         raise UserError(f"xformers: the package cannot be imported ({error}); pip install xformers, or write sdpa instead") from error
-    device = _device()
+    device = own_device()
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
     try:
         for width in HEAD_WIDTHS:
@@ -57,7 +57,7 @@ def _try_compiling(backend: str) -> None:
 
     try:
         compiled = torch.compile(lambda numbers: numbers + 1, backend=backend)
-        compiled(torch.ones(2, device=_device()))  # for a GPU inductor needs Triton, for a CPU a C++ compiler
+        compiled(torch.ones(2, device=own_device()))  # for a GPU inductor needs Triton, for a CPU a C++ compiler
     except Exception as error:  # of compilers, linkers and backends that are not installed
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = 'write dynamo_backend = "aot_eager", or remove torch_compile'

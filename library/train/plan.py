@@ -35,7 +35,7 @@ from library.families.base import Family
 from library.families.detect import identify
 from library.methods.network_module import check_network
 from library.sampling.prompts import SamplePrompt, read_prompts
-from library.train.memory import bytes_of_weight, check_memory_options
+from library.train.memory import bytes_of_weight, check_memory_options, own_device
 from library.train.method import check_method, settings_for_family, trained_files
 from library.train.preservation import preservation_notes
 from library.train.sharing_plan import WHOLE, SharingPlan, plan_sharing
@@ -175,7 +175,7 @@ def _check_what_is_named(settings: Settings, datasets: list[DatasetSettings]) ->
         prompts=lambda: _prompts(settings),
         resume=lambda: _state(settings),
         hub=lambda: check_hub(settings.hub),
-        optimizer=lambda: check_optimizer(settings.optimizer),
+        optimizer=lambda: check_optimizer(settings.optimizer, own_device()),
         network=lambda: check_the_network(settings, found.get("identify")) if settings.script.method == "adapter" else None,
         memory=lambda: check_memory_options(settings.memory, settings.training.mixed_precision),
         output=lambda: _check_output(saving.output_dir or ""),

@@ -269,3 +269,24 @@ def test_evaluation_weights_of_others_are_the_trained_ones(problem):
     assert not is_schedule_free(optimizer)
     with evaluation_weights(accelerated(optimizer)):
         assert all(map(torch.equal, before, one.snapshot()))
+
+
+@pytest.mark.parametrize("name, device", [("AdamW8bit", "meta"), ("AdamW8bit", "cpu"), ("AdamW", "meta")])
+def test_bitsandbytes_makes_a_step_on_the_device_of_the_training(monkeypatch, name, device):
+    """Where it has no code for the GPU, nothing but a step says so; "meta" stands for one that it has no code for."""
+    bitsandbytes = pytest.importorskip("bitsandbytes.optim")
+    steps = []
+
+    def step(optimizer):
+        (parameter,) = optimizer.param_groups[0]["params"]
+        steps.append((parameter.device.type, parameter.grad.shape))
+        raise RuntimeError("Native code method attempted to call: cadam\nmore")
+
+    monkeypatch.setattr(bitsandbytes.AdamW8bit, "step", step)
+    if (name, device) != ("AdamW8bit", "meta"):
+        check_optimizer(options_for(name), device)
+        assert steps == []
+        return
+    with pytest.raises(UserError, match=r"AdamW8bit makes no step on meta \(Native code method attempted to call: cadam\); pip install"):
+        check_optimizer(options_for(name), device)
+    assert steps == [("meta", torch.Size([2**14]))]
