@@ -1,8 +1,9 @@
-"""For all tests: one thread a process, as there is a process for each core; long files first; no hurry for hypothesis."""
+"""For all tests: one thread a process, as there is a process for each core; no GPU; long files first; no hurry for hypothesis."""
 import os
 import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; a forked process cannot use the threads of its parent, either
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests everywhere: numbers are those of the CPU, and a forked process cannot use a GPU
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: the runs that tests start must hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
