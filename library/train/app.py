@@ -11,6 +11,7 @@ from library.config.scripts import Script
 from library.errors import UserError
 from library.train.caching_plan import make_caching_plan
 from library.train.console import set_up_logging
+from library.train.out_of_memory import OutOfMemory, out_of_memory
 from library.train.plan import make_plan
 from library.train.signals import FINISHES_STEP, StopRequest
 from library.train.status import write_exit, write_status
@@ -27,6 +28,9 @@ def main(script: Script, argv: list[str] | None = None) -> NoReturn:
         for message in error.messages:
             print(f"error: {message}", file=sys.stderr)
         code = USER_MISTAKE
+    except OutOfMemory as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     write_exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -44,6 +48,11 @@ def run(script: Script, argv: list[str]) -> int:
         return (plan_and_cache if script.method == "caching" else plan_and_train)(settings, stop_request)
     except UserError as error:
         raise UserError(*map(settings.placed, error.messages)) from error
+    except Exception as error:
+        told = out_of_memory(error, settings)
+        if told is None:
+            raise
+        raise told from error
 
 
 def _answer_to_signals(settings: Settings) -> str:

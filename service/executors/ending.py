@@ -20,7 +20,10 @@ DISK_FULL = str(DiskFull())
 NO_ROOM = (b"No space left on device", b"Disk quota exceeded", b"database or disk is full")
 OF_LAUNCHERS = b"CalledProcessError|ChildFailedError"  # say again what the training said
 RAISED = re.compile(rb"^(?:\[rank\d+\]: )?((?:\w+\.)*(?!" + OF_LAUNCHERS + rb")\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
-NO_MEMORY = (b"OutOfMemoryError", b"CUDA out of memory", b"not enough memory: you tried to allocate", b"\nMemoryError")
+NO_MEMORY = (  # the first: as our trainings say it
+    *(b"error: memory is used up", b"OutOfMemoryError", b"CUDA out of memory"),
+    *(b"not enough memory: you tried to allocate", b"\nMemoryError"),
+)
 
 
 def exit_code_of(code: int, *told: str) -> int:

@@ -53,6 +53,7 @@ STRAY = "setsid sh -c 'trap \"\" TERM HUP; echo $$ > stray.new; mv stray.new str
         ("kill -SEGV $$", 139, "killed by SIGSEGV"),
         ("kill -KILL $$", 137, "killed by SIGKILL, as the system does when memory is used up"),
         ("echo torch.OutOfMemoryError: CUDA out of memory.; exit 1", 1, "memory is used up: a smaller batch or resolution, or a larger machine, would help"),
+        ("echo 'error: memory is used up (HIP)'; exit 1", 1, "memory is used up: a smaller batch or resolution, or a larger machine, would help"),
     ],
 )
 def test_exit_codes(tmp_path: Path, script: str, code: int, reason: str) -> None:
