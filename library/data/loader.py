@@ -1,9 +1,11 @@
 """Batches in the order of their places, made by this process or by workers ahead of time: the same ones either way."""
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator
+from multiprocessing.util import Finalize
 from typing import Any
 
 import cv2
@@ -47,10 +49,14 @@ def make_loader(
         multiprocessing_context=start_method,
         generator=torch.Generator(),  # else the global generator is advanced, although no worker draws from what it gives
     )
-    for found in loader:
-        if isinstance(found, UserError):
-            raise found
-        yield dataset.completed(found)
+    at_exit = Finalize(None, _end_workers, exitpriority=0)
+    try:
+        for found in loader:
+            if isinstance(found, UserError):
+                raise found
+            yield dataset.completed(found)
+    finally:
+        at_exit.cancel()
 
 
 class _Guarded(Dataset):
@@ -75,6 +81,13 @@ def _start_worker(_number: int) -> None:
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     cv2.setNumThreads(0)  # the workers are the threads
+
+
+def _end_workers() -> None:
+    """Of a run that crashed, whose traceback holds this iterator: Python would ask them by SIGTERM, and wait for ever."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def _cpu_threads() -> int:

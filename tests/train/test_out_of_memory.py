@@ -44,7 +44,8 @@ def test_what_a_run_does_already_is_not_named(workshop):
 
 
 def test_other_errors_keep_their_traceback(workshop):
-    outcome = workshop.train("other", strikes=[Strike(LOSS, 1, "before", mishap=another_error)])
+    """And end the run, whose loader workers still have something to do."""
+    outcome = workshop.train("other", strikes=[Strike(LOSS, 1, "before", mishap=another_error)], cache_latents=False)
     assert outcome.code == 1
     assert "Traceback" in outcome.output
     assert "RuntimeError: something else" in outcome.output
