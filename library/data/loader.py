@@ -85,6 +85,8 @@ def _start_worker(_number: int) -> None:
 
 def _end_workers() -> None:
     """Of a run that crashed, whose traceback holds this iterator: Python would ask them by SIGTERM, and wait for ever."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch raises there when a worker is killed
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()
