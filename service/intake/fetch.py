@@ -4,14 +4,13 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import uuid
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from service.intake.addresses import FetchFailed
 from service.intake.download import download
 from service.intake.target import FetchRules, Target
-from service.storage.space import full_is_told
+from service.storage.space import full_is_told, part_of
 
 _BLOCK_BYTES = 1 << 16
 USUAL = FetchRules()
@@ -22,17 +21,12 @@ def fetch(url: str, destination: Path, rules: FetchRules = USUAL) -> None:
 
     Raises ForbiddenAddress or FetchFailed, one line for the person who gave the URL, and DiskFull.
     """
-    temporary = destination.with_name(f"{destination.name}.{uuid.uuid4().hex}.part")  # somebody else may be at it, too
-    try:
-        with full_is_told(), temporary.open("w+b") as file:
-            target = Target(file, temporary.parent, rules)
-            _fill(url, target)
-            target.finish()
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(destination)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with full_is_told(), part_of(destination) as temporary, temporary.open("w+b") as file:
+        target = Target(file, temporary.parent, rules)
+        _fill(url, target)
+        target.finish()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _fill(url: str, target: Target) -> None:

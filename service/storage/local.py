@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 
 from service.storage.incoming import Incoming
 from service.storage.signing import BadToken, ExpiredToken, Grant, read, sign
-from service.storage.space import RESERVE_BYTES, full_is_told
+from service.storage.space import RESERVE_BYTES, full_is_told, part_of
 from service.storage.store import (
     LONGEST_GET_SECONDS,
     LONGEST_PUT_SECONDS,
@@ -125,14 +124,8 @@ class LocalStore:
         raise NoSuchObject(key)
 
     def download(self, key: str, destination: Path) -> None:
-        temporary = destination.with_name(f"{destination.name}.{uuid.uuid4().hex}.part")  # somebody else may be at it, too
-        try:
-            with self.open(key) as source, full_is_told():
-                with temporary.open("wb") as file:
-                    shutil.copyfileobj(source, file, _BLOCK_BYTES)
-                temporary.replace(destination)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with self.open(key) as source, full_is_told(), part_of(destination) as temporary, temporary.open("wb") as file:
+            shutil.copyfileobj(source, file, _BLOCK_BYTES)
 
     def head(self, key: str) -> StoredObject | None:
         for _ in range(_ATTEMPTS):

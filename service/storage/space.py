@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,17 @@ def full_is_told() -> Iterator[None]:
         if means_full(error):
             raise DiskFull from error
         raise
+
+
+@contextmanager
+def part_of(destination: Path) -> Iterator[Path]:
+    """Where to write what then takes the place of the file, whole or not at all; nobody else who is at the same file writes there."""
+    temporary = destination.with_name(f"{destination.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield temporary
+        temporary.replace(destination)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def means_full(error: BaseException | None) -> bool:
